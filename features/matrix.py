@@ -1,0 +1,259 @@
+"""Facts + candidates + decision time -> columns for rules and rows for the model. One code for training and serving.
+
+Pure: numpy in, numpy out. Everything is elementwise or a gather, so a batch of n customers gives bit for bit what n
+batches of one give. Times are Unix seconds UTC; `now` is a scalar (serving) or an array (n_customers,) (training).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.contract import LAYOUT, RATIOS, STAGES, UTC_OFFSET_HOURS
+from features.layout import SECONDS_PER_DAY, Kind, Layout
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Now = float | Floats
+
+JOURNEY_COLUMNS = (
+    "shopping_days_28", "shopping_days_90", "gap_mean_days", "gap_p90_days", "last_gap_days", "silence_days",
+    "silence_in_gaps", "stage",
+)  # fmt: skip
+ACTION_COLUMNS = ("issue", "dimension", "campaign_type", "window_days")
+"""Columns of an action itself: codes of its issue, its dimension's member and its campaign type, and its response window."""
+NEW_DAYS, RETURNED_GAP_DAYS, RETURNED_WITHIN_DAYS = 45, 60, 30
+
+
+class Columns:
+    """The columns of a layout as of a decision time: names, positions, and how to compute them all at once."""
+
+    def __init__(self, layout: Layout = LAYOUT, ratios: Sequence[tuple[str, str, str]] = RATIOS) -> None:
+        self.layout = layout
+        names: list[str] = []
+        rows: list[int] = []
+        moments: list[int] = []
+        decayed: list[int] = []
+        anchors: list[int] = []
+        half_lives: list[float] = []
+        anchor_row = {
+            view.name: layout.slices[fact.name].start
+            for view in layout.views
+            for fact in view.facts
+            if fact.kind is Kind.ANCHOR
+        }
+        for row, fact, member in layout.elements():
+            if fact.kind in (Kind.ANCHOR, Kind.RECENT):
+                continue
+            if fact.kind is Kind.MOMENT:
+                moments.append(len(names))
+            elif fact.kind is Kind.DECAYED:
+                assert fact.half_life_days is not None
+                decayed.append(len(names))
+                anchors.append(anchor_row[layout.view_of[fact.name]])
+                half_lives.append(fact.half_life_days * SECONDS_PER_DAY)
+            names.append(fact.column if member is None else f"{fact.column}__{member}")
+            rows.append(row)
+        self._fact_columns = len(names)
+        self._per_column = {
+            fact.column: fact.per for fact in layout.facts.values() if fact.kind not in (Kind.ANCHOR, Kind.RECENT)
+        }
+        index = {name: i for i, name in enumerate(names)}
+        self._numerators: list[int] = []
+        self._denominators: list[int] = []
+        for ratio, numerator, denominator in ratios:
+            per = self._per_column[numerator]
+            self._per_column[ratio] = per
+            for member in layout.dimensions[per] if per else (None,):
+                below = f"{denominator}__{member}" if member and self._per_column[denominator] else denominator
+                self._numerators.append(index[f"{numerator}__{member}" if member else numerator])
+                self._denominators.append(index[below])
+                names.append(f"{ratio}__{member}" if member else ratio)
+        for name in JOURNEY_COLUMNS:
+            self._per_column[name] = None
+        names.extend(JOURNEY_COLUMNS)
+        self.names: tuple[str, ...] = tuple(names)
+        self.index: dict[str, int] = {name: i for i, name in enumerate(self.names)}
+        self.scalars: tuple[str, ...] = tuple(name for name, per in self._per_column.items() if per is None)
+        self.relatives: tuple[str, ...] = tuple(name for name, per in self._per_column.items() if per is not None)
+        self._rows = np.array(rows)
+        self._moments = np.array(moments)
+        self._decayed = np.array(decayed)
+        self._anchors = np.array(anchors)
+        self._half_lives = np.array(half_lives)[:, None]
+        self._recent = next((layout.slices[f.name] for f in layout.facts.values() if f.kind is Kind.RECENT), None)
+        self._moment_rows = self._rows[self._moments]
+
+    def vocabulary(self, name: str) -> tuple[str, ...]:
+        """Texts that the codes of column `name` stand for; empty for a numeric column."""
+        if name == "stage":
+            return STAGES
+        fact = self.layout.facts.get(name)
+        return fact.vocabulary if fact else ()
+
+    def as_of(self, facts: Floats, now: Now) -> Floats:
+        """Turn facts into columns as of `now`.
+
+        Args:
+            facts: (layout.width, n_customers), NaN where missing.
+            now: Decision time, Unix seconds UTC, a scalar or (n_customers,).
+
+        Returns:
+            (len(names) + 1, n_customers) in the order of `names`; the last row is all NaN, so that an action without
+            a member in a dimension can point at it.
+        """
+        n = facts.shape[1]
+        columns = np.full((len(self.names) + 1, n), np.nan)
+        known = columns[: self._fact_columns]
+        known[:] = facts[self._rows]
+        # A moment or anchor ahead of `now` is clock skew between sources: nothing has elapsed, rather than less.
+        known[self._moments] = np.maximum(now - known[self._moments], 0.0) / SECONDS_PER_DAY
+        elapsed = np.maximum(now - facts[self._anchors], 0.0)
+        known[self._decayed] *= np.exp2(-elapsed / self._half_lives)
+        below = columns[self._denominators]
+        ratios = columns[self._fact_columns : self._fact_columns + len(self._numerators)]
+        np.divide(columns[self._numerators], below, out=ratios, where=below > 0)
+        if self._recent is not None:
+            columns[-1 - len(JOURNEY_COLUMNS) : -1] = journey_columns(
+                facts[self._recent], columns[self.index["days_since_first_seen"]], now
+            )
+        return columns
+
+
+def journey_columns(days: Floats, days_since_first_seen: Floats, now: Now) -> Floats:
+    """Journey columns and stage from the latest shopping days.
+
+    Stages follow the customer's own rhythm (gaps between shopping days, p90 = the lower 90 % quantile of its own
+    gaps): lapsing after a silence longer than clip(2.5 p90, 14, 90) days, lapsed after clip(4 p90, 60, 180).
+
+    Args:
+        days: (capacity, n_customers) distinct local day numbers, ascending, NaN-padded at the end.
+        days_since_first_seen: (n_customers,), NaN for an unknown customer.
+        now: Decision time, Unix seconds UTC.
+
+    Returns:
+        (len(JOURNEY_COLUMNS), n_customers); all NaN for an unknown customer.
+    """
+    capacity, n = days.shape
+    today = np.floor((now + UTC_OFFSET_HOURS * 3600) / SECONDS_PER_DAY)
+    count = np.count_nonzero(~np.isnan(days), axis=0)
+    customer = np.arange(n)
+    last = days[np.maximum(count - 1, 0), customer]
+    previous = np.where(count > 1, days[np.maximum(count - 2, 0), customer], np.nan)
+    gaps = np.sort(days[1:] - days[:-1], axis=0)
+    n_gaps = count - 1
+    rank = np.clip((9 * n_gaps + 9) // 10 - 1, 0, max(capacity - 2, 0))
+    p90 = np.where(n_gaps > 0, gaps[rank, customer], np.nan)
+    mean = (last - days[0]) / np.where(n_gaps > 0, n_gaps, np.nan)
+    last_gap = last - previous
+    silence = np.maximum(today - last, 0.0)
+    in_28 = np.where(count > 0, np.count_nonzero(days > today - 28, axis=0), np.nan)
+    in_90 = np.where(count > 0, np.count_nonzero(days > today - 90, axis=0), np.nan)
+    # np.fmax drops NaN: who has a single shopping day, and so no rhythm, is judged by the lower bounds.
+    lapsing_after = np.clip(np.fmax(2.5 * p90, 14.0), 14.0, 90.0)
+    lapsed_after = np.clip(np.fmax(4.0 * p90, 60.0), 60.0, 180.0)
+    stage = np.select(
+        [
+            np.isnan(days_since_first_seen),
+            days_since_first_seen <= NEW_DAYS,
+            silence > lapsed_after,
+            silence > lapsing_after,
+            (last_gap >= RETURNED_GAP_DAYS) & (silence <= RETURNED_WITHIN_DAYS),
+            (count >= 12) & (in_90 >= 9) & (mean <= 10.0),
+        ],
+        [np.nan, *(float(STAGES.index(s)) for s in ("new", "lapsed", "lapsing", "returned", "loyal"))],
+        float(STAGES.index("active")),
+    )
+    return np.stack([in_28, in_90, mean, p90, last_gap, silence, silence / p90, stage])
+
+
+def mask_stale(layout: Layout, facts: Floats, view_times: Floats, now: Now) -> NDArray[np.bool_]:
+    """Set facts of views older than their maximum age to NaN, in place, and say which were.
+
+    Args:
+        facts: (layout.width, n_customers), changed in place.
+        view_times: (n_views, n_customers) event timestamps as stored, NaN where the view was never written.
+
+    Returns:
+        (n_views, n_customers) True where a view was there and too old.
+    """
+    limits = np.array([view.max_age_days * SECONDS_PER_DAY for view in layout.views])[:, None]
+    is_stale = (now - view_times) > limits
+    if is_stale.any():
+        for v, view in enumerate(layout.views):
+            for fact in view.facts:
+                facts[layout.slices[fact.name]][:, is_stale[v]] = np.nan
+    return is_stale
+
+
+@dataclass(frozen=True)
+class ActionTable:
+    """What the model input needs of the actions, resolved once at load.
+
+    Attributes:
+        relative_rows: (n_actions, len(columns.relatives)) positions in the as-of matrix of the action's own member.
+        statics: (n_actions, len(ACTION_COLUMNS)).
+    """
+
+    relative_rows: Ints
+    statics: Floats
+
+    @classmethod
+    def of(
+        cls,
+        columns: Columns,
+        issues: Sequence[float],
+        members: Sequence[str | None],
+        campaign_types: Sequence[float],
+        window_days: Sequence[float],
+        dimension: str = "aisle",
+    ) -> ActionTable:
+        """Resolve actions given by issue code, dimension member (or None), campaign type code and response window."""
+        position: Mapping[str | None, float] = {
+            None: np.nan,
+            **{m: float(i) for i, m in enumerate(columns.layout.dimensions[dimension])},
+        }
+        missing = len(columns.names)
+        rows = [[columns.index[f"{name}__{m}"] if m else missing for name in columns.relatives] for m in members]
+        statics = np.column_stack(
+            [
+                np.asarray(issues, float),
+                np.array([position[m] for m in members]),
+                np.asarray(campaign_types, float),
+                np.asarray(window_days, float),
+            ]
+        )
+        return cls(np.array(rows, dtype=np.int64).reshape(len(members), len(columns.relatives)), statics)
+
+
+class ModelInput:
+    """The model's input columns, in order, and how to fill rows of them."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        self.names: tuple[str, ...] = (*columns.scalars, *columns.relatives, *ACTION_COLUMNS)
+        self.categoricals: tuple[str, ...] = tuple(
+            n for n in columns.scalars if columns.vocabulary(n) and n not in ("age_band", "income_band")
+        ) + ("issue", "dimension", "campaign_type")
+        self._scalar_rows = np.array([columns.index[name] for name in columns.scalars])
+
+    def rows(self, as_of: Floats, customers: Ints, actions: Ints, table: ActionTable) -> Floats:
+        """Fill one row for each (customer, action) pair.
+
+        Args:
+            as_of: What `Columns.as_of` gave, (n_columns + 1, n_customers).
+            customers: (n_rows,) positions of customers in `as_of`.
+            actions: (n_rows,) positions of actions in `table`.
+
+        Returns:
+            (n_rows, len(names)), C order.
+        """
+        n_scalars, n_relatives = len(self._scalar_rows), table.relative_rows.shape[1]
+        out = np.empty((len(customers), len(self.names)))
+        out[:, :n_scalars] = as_of[self._scalar_rows].T[customers]
+        out[:, n_scalars : n_scalars + n_relatives] = as_of[table.relative_rows[actions], customers[:, None]]
+        out[:, n_scalars + n_relatives :] = table.statics[actions]
+        return out
