@@ -1,0 +1,1 @@
+"""The decision service: a pure core (`decision`), its ports and adapters, and the entry points over them."""

@@ -1,0 +1,359 @@
+"""The nouns of a decision as frozen dataclasses: catalogue, customers, request, decisions. Knows no file and no wire.
+
+Arrays over customers have n_customers as their last axis or only axis; arrays over candidates are positions in
+`Catalogue.treatments`: a candidate is an action in the form of one of its treatments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.decision.expression import Expression
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+ISSUES = ("cross_sell", "upsell", "retention", "service")
+CAMPAIGN_TYPES = ("a", "b", "c")
+
+
+class Scoring(StrEnum):
+    """Where an action's propensity comes from."""
+
+    MODEL = "model"
+    """The calibrated model, on the action's own issue and dimension member."""
+    RISK = "risk"
+    """The model's calibrated risk of silence x the catalogue's assumed response; flagged `prior`."""
+    PRIOR = "prior"
+    """The catalogue's assumed response alone; flagged `prior`."""
+
+
+class Stage(IntEnum):
+    """Where a candidate's way ended. Every candidate ends at exactly one."""
+
+    RANKED = 0
+    """Chosen: it is in the answer."""
+    SWITCHED_OFF = 1
+    OUT_OF_DATES = 2
+    ISSUE_NOT_ASKED = 3
+    NO_CONSENT = 4
+    ELIGIBILITY = 5
+    APPLICABILITY = 6
+    SUITABILITY = 7
+    CONTACT_POLICY = 8
+    MUST_BE_LOGGED = 9
+    """The decision cannot be logged and the action is not marked `may_be_unlogged`."""
+    BELOW_THRESHOLD = 10
+    NOT_SELECTED = 11
+    """Arbitrated, and others were placed."""
+    HELD_OUT = 12
+    """Would have been placed; the customer's arm shows no marketing."""
+    RESERVATION_REFUSED = 13
+    """A cap was used up by another channel between filter and reservation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One engagement rule: what is not TRUE excludes.
+
+    Attributes:
+        id: Unique in the catalogue.
+        stage: ELIGIBILITY, APPLICABILITY or SUITABILITY.
+        scope: all | issue | group | action | treatment.
+        scope_id: Which issue, group, action or treatment; "" for all.
+        text: The SQL boolean expression as written.
+        reason: What to tell a person when it excludes, in the catalogue's words.
+        expression: The parsed and typed tree.
+    """
+
+    id: str
+    stage: Stage
+    scope: str
+    scope_id: str
+    text: str
+    reason: str
+    expression: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """At most `limit` contacts of the scope in the rolling window, counted over `channels` (empty: all).
+
+    Attributes:
+        counted: decision | impression | click | accept | reject.
+        window_seconds: Rolling window before the decision time.
+    """
+
+    id: str
+    scope: str
+    scope_id: str
+    counted: str
+    limit: int
+    window_seconds: float
+    channels: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """An action's form for one channel and the placements it fits.
+
+    Attributes:
+        content: locale -> field -> text.
+    """
+
+    id: str
+    action_id: str
+    channel: str
+    placements: tuple[str, ...]
+    content: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What may be proposed.
+
+    Attributes:
+        value: What a positive is worth, in the catalogue's currency.
+        cost: What showing it costs, same currency.
+        lever: Business lever, 1.0 = neutral.
+        prior: Assumed P(positive | shown) where the model is silent, or the assumed response for `Scoring.RISK`.
+        member: The member of the feature dimension the action is about (here an aisle), or None.
+        campaign_type: Code that the model knows the kind of contact by, or None.
+        window_days: Response window.
+        is_marketing: Needs consent for the channel.
+        may_be_unlogged: May be offered while the decision log is unavailable.
+        success_rule: What the customer does that makes a conversion, in words a journal query can read, e.g.
+            `purchase:seafood`; "" for none.
+        starts_at, ends_at: Validity, Unix seconds UTC; NaN for open.
+    """
+
+    id: str
+    name: str
+    issue: str
+    group: str
+    value: float
+    cost: float
+    lever: float
+    prior: float
+    scoring: Scoring
+    member: str | None
+    campaign_type: str | None
+    window_days: float
+    is_marketing: bool
+    may_be_unlogged: bool
+    success_rule: str
+    starts_at: float
+    ends_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A place in a channel that shows up to `slots` actions."""
+
+    id: str
+    channel: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Sticky arms by salted hash of the customer.
+
+    Attributes:
+        arms: (name, share) in the order of the hash interval; shares sum to 1. Names: nba, holdout, random,
+            propensity_only.
+    """
+
+    id: str
+    salt: str
+    arms: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """How a slot's action is drawn: none | epsilon_greedy | softmax, with its one parameter.
+
+    Attributes:
+        parameter: epsilon for epsilon_greedy, temperature (in units of priority) for softmax.
+    """
+
+    strategy: str
+    parameter: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContextField:
+    """A field that a caller may send: text from a vocabulary, or a number when the vocabulary is empty."""
+
+    name: str
+    vocabulary: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All that marketers decide, loaded whole under one version.
+
+    Attributes:
+        version: Short digest of the content.
+        arbitration: issue -> names of the factors switched on, out of context_weight, value, lever, cost.
+        context_weights: (channel, issue) -> weight, 1.0 where absent.
+        thresholds: issue -> least propensity that may be placed.
+        expires_seconds: How long an answer is good for.
+    """
+
+    version: str
+    currency: str
+    actions: tuple[Action, ...]
+    treatments: tuple[Treatment, ...]
+    placements: tuple[Placement, ...]
+    rules: tuple[Rule, ...]
+    caps: tuple[Cap, ...]
+    experiment: Experiment
+    exploration: Exploration
+    context: tuple[ContextField, ...]
+    arbitration: Mapping[str, tuple[str, ...]]
+    context_weights: Mapping[tuple[str, str], float]
+    thresholds: Mapping[str, float]
+    default_locale: str
+    expires_seconds: float
+    channels: tuple[str, ...]
+    index: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", {action.id: i for i, action in enumerate(self.actions)})
+
+
+@dataclass(frozen=True, slots=True)
+class Contacts:
+    """Interaction history of the batch's customers, one element a contact, any order.
+
+    Attributes:
+        customers: (n_contacts,) position in the batch.
+        times: (n_contacts,) Unix seconds.
+        kinds: (n_contacts,) decision | impression | click | accept | reject | conversion.
+        action_ids, channels: (n_contacts,) texts; an action the catalogue no longer has still counts for scope all.
+    """
+
+    customers: Ints
+    times: Floats
+    kinds: tuple[str, ...]
+    action_ids: tuple[str, ...]
+    channels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerBatch:
+    """What was gathered about n customers for one channel.
+
+    Attributes:
+        facts: (layout.width, n), NaN where missing or stale.
+        view_times: (n_views, n) event timestamps, Unix seconds, NaN where never written.
+        is_known: (n,) False where the feature store has no fact at all.
+        consents: (n,) 1 granted, 0 refused, -1 unknown, for marketing on the request's channel.
+        paused: switches in force: ("all", ""), ("issue", x), ("group", x), ("action", x), ("channel", x).
+        is_loggable: False where the decision cannot be logged or caps cannot be reserved.
+    """
+
+    customer_ids: tuple[str, ...]
+    facts: Floats
+    view_times: Floats
+    is_known: Bools
+    consents: NDArray[np.int8]
+    contacts: Contacts
+    paused: frozenset[tuple[str, str]] = frozenset()
+    is_loggable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for all customers of a batch.
+
+    Attributes:
+        placements: (placement id, count) in order; empty = every placement of the channel with its slots.
+        context: declared field -> number, or the code of its text.
+        issues: Restrict to these; empty = all.
+        limit: At most so many actions over all placements.
+    """
+
+    channel: str
+    placements: tuple[tuple[str, int], ...] = ()
+    context: Mapping[str, float] = field(default_factory=dict)
+    issues: tuple[str, ...] = ()
+    limit: int = 100
+
+
+class Scorer(Protocol):
+    """Gives the core P(positive | shown). Made from a bundle for one catalogue.
+
+    Attributes:
+        version: Model version and digest as they go into answers and the log.
+        evidence: (n_actions,) how many positives stand behind the action's propensity; 0 where there is no model.
+    """
+
+    version: str
+    evidence: Floats
+
+    def score(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
+        """Score pairs of customer and action.
+
+        Args:
+            as_of: `Columns.as_of(batch.facts, now)`.
+            customers: (n_pairs,) positions in the batch.
+            actions: (n_pairs,) positions in `Catalogue.actions`; only actions whose scoring is MODEL or RISK.
+
+        Returns:
+            (n_pairs,) calibrated probabilities: of a positive for MODEL, of silence for RISK.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One placed action.
+
+    Attributes:
+        candidate: Position in `Decisions.candidates`.
+        selection_probability: P(this candidate in this slot), given the arm and what was placed before.
+    """
+
+    candidate: int
+    placement: str
+    selection_probability: float
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Decisions for n customers over m candidates (the treatments of the channel), columnar.
+
+    Attributes:
+        candidates: (m,) positions in `Catalogue.treatments`.
+        actions: (m,) positions in `Catalogue.actions`.
+        stages: (n, m) int8 `Stage`.
+        reasons: (n, m) int32, position in `Catalogue.rules` (engagement stages) or `Catalogue.caps` (contact policy), else -1.
+        propensities, priorities: (n, m), NaN where the candidate never came so far.
+        chosen: for each customer, what is shown, in order.
+        withheld: for each customer of the hold-out, what would have been shown; else empty.
+        arms: (n,) arm names. arm_probabilities: (n,).
+        as_of: (n_columns + 1, n) the columns the decision was made on.
+    """
+
+    now: float
+    request: Request
+    candidates: Ints
+    actions: Ints
+    stages: NDArray[np.int8]
+    reasons: NDArray[np.int32]
+    propensities: Floats
+    priorities: Floats
+    chosen: tuple[tuple[Choice, ...], ...]
+    withheld: tuple[tuple[Choice, ...], ...]
+    arms: tuple[str, ...]
+    arm_probabilities: Floats
+    as_of: Floats
