@@ -1,0 +1,106 @@
+"""What is written down: identities, the columns of the decision log and the layout of a bundle, as plain data.
+
+Fixed for good, since every stored byte leans on it: the number of partitions, how a customer maps to one, how a
+decision id carries it, the random key of a decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+PARTITIONS = 64
+"""Streams and state keys of a customer carry the tag of one of these; never changed after the first write."""
+
+RESERVATION_SECONDS = 1800.0
+"""A decision without an impression counts against impression caps for this long, then its reservation lapses."""
+
+
+def customer_digest(customer_id: str) -> str:
+    """Return the 32 hex digits that stand for the customer in keys, so that no byte of an id can shape a key."""
+    return blake2b(customer_id.encode(), digest_size=16).hexdigest()
+
+
+def partition_of(customer_id: str) -> int:
+    """Return the customer's partition, 0..63."""
+    return int.from_bytes(blake2b(customer_id.encode(), digest_size=16).digest()[:2], "big") % PARTITIONS
+
+
+def tag(partition: int) -> str:
+    """Return the hash tag that keeps all keys of a partition on one node."""
+    return f"{{p{partition:02d}}}"
+
+
+def decision_id_from(token: bytes, customer_id: str) -> str:
+    """Make a decision id from 16 bytes: two digits of the partition, a dash, 32 hex digits."""
+    return f"{partition_of(customer_id):02d}-{token.hex()}"
+
+
+def derived_token(idempotency_key: str, customer_id: str) -> bytes:
+    """Return the 16 bytes of the decision that an Idempotency-Key stands for, so that a retry meets its first try."""
+    return blake2b(f"{idempotency_key}\0{customer_id}".encode(), digest_size=16, person=b"nba-idempotency").digest()
+
+
+def partition_of_decision(decision_id: str) -> int | None:
+    """Return the partition that a decision id carries, or None where the text is no decision id."""
+    head, _, token = decision_id.partition("-")
+    if len(head) != 2 or len(token) != 32 or not head.isdecimal() or not set(token) <= set("0123456789abcdef"):
+        return None
+    partition = int(head)
+    return partition if partition < PARTITIONS else None
+
+
+def random_key(decision_id: str, customer_id: str) -> int:
+    """Return the 64-bit key from which all draws of a decision are made."""
+    return int.from_bytes(blake2b(f"{decision_id}\0{customer_id}".encode(), digest_size=8).digest(), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """One row of the decision log. Candidate columns are in the order of `treatment_ids`.
+
+    Attributes:
+        facts: float64 little-endian bytes of the facts as served, (layout.width,).
+        view_times: float64 bytes of the event timestamps, (n_views,).
+        stages: int8 bytes of `Stage`. reasons: int32 bytes.
+        propensities, priorities: float64 bytes, NaN where the candidate never came so far.
+        chosen, withheld: (candidate, placement, selection_probability) in order.
+        reselected: A cap was used up by another channel and selection ran again: not for off-policy estimates.
+    """
+
+    decision_id: str
+    customer_id: str
+    decision_time: float
+    channel: str
+    arm: str
+    arm_probability: float
+    catalogue_version: str
+    model_version: str
+    features_version: str
+    treatment_ids: tuple[str, ...]
+    stages: bytes
+    reasons: bytes
+    propensities: bytes
+    priorities: bytes
+    facts: bytes
+    view_times: bytes
+    chosen: tuple[tuple[int, str, float], ...]
+    withheld: tuple[tuple[int, str, float], ...]
+    degraded_reasons: tuple[str, ...]
+    reselected: bool
+    dry_run: bool
+
+
+DEGRADED_REASONS = (
+    "cold_start",
+    "features_partial",
+    "features_stale",
+    "features_unavailable",
+    "log_unavailable",
+    "model_missing",
+    "state_unavailable",
+)
+"""The closed list of why an answer is less than it could be."""
+
+BUNDLE_FILES = ("model.txt", "calibrator.json", "contract.json", "plan.json", "cold_start.json", "evidence.json", "golden.json")
+"""Files of a bundle beside manifest.json, which holds the SHA-256 of each, the model version and the features version."""

@@ -1,0 +1,228 @@
+"""What the service needs of the world, as Protocols, and the errors that adapters raise in place of their drivers'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from service.decision.model import CustomerBatch, Scorer
+from service.decision.record import DecisionRow
+
+
+class StoreUnavailable(Exception):
+    """The store did not answer in time or not at all; `reason` is one of the closed list."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class Clock(Protocol):
+    """The one source of `now`."""
+
+    def now(self) -> float:
+        """Return Unix seconds UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactPlan:
+    """Where a customer's facts lie in Feast's Redis layout, resolved when the bundle was made.
+
+    Attributes:
+        key_prefix, key_suffix: A customer's key is prefix + uint32 little-endian length + utf-8 id + suffix.
+        fields: hash field -> fact name. timestamps: hash field -> view name.
+    """
+
+    key_prefix: bytes
+    key_suffix: bytes
+    fields: Mapping[bytes, str]
+    timestamps: Mapping[bytes, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What gather found, and what it could not."""
+
+    batch: CustomerBatch
+    degraded_reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A contact to reserve: one shown action."""
+
+    action_id: str
+    issue: str
+    group: str
+    treatment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CapCheck:
+    """A cap as the atomic script checks it; scope and counted as in `model.Cap`."""
+
+    id: str
+    scope: str
+    scope_id: str
+    counted: str
+    limit: int
+    since: float
+    channels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of a record call.
+
+    Attributes:
+        refused: Actions whose cap was used up meanwhile; then nothing was reserved and nothing logged.
+        repeat: The answer of an earlier decision under the same id, to be given again; else None.
+        conflict: The same id stood for another request.
+    """
+
+    refused: tuple[str, ...] = ()
+    repeat: bytes | None = None
+    conflict: bool = False
+
+
+class CustomerState(Protocol):
+    """Facts, contacts, consent and switches of customers, and the decision log."""
+
+    async def gather(
+        self, plan: FactPlan, customer_ids: Sequence[str], channel: str, now: float, deadline_seconds: float
+    ) -> Gathered:
+        """Read all that a decision needs: one pipeline, one deadline. Never raises: what is not there is degraded."""
+
+    async def record(
+        self,
+        row: DecisionRow,
+        offers: Sequence[Offer],
+        caps: Sequence[CapCheck],
+        *,
+        answer: bytes | None,
+        request_digest: str,
+        deadline_seconds: float,
+    ) -> Recorded:
+        """Check all caps, reserve all offers and append the row to the journal: all or nothing, once for a decision id.
+
+        Args:
+            answer: Kept for a repeat under the same Idempotency-Key; None where no such key was sent.
+
+        Raises:
+            StoreUnavailable: "log_unavailable"; whether it was written is then unknown, and a repeat is harmless.
+        """
+
+    async def find_answer(self, decision_id: str) -> tuple[str, bytes] | None:
+        """Return (request digest, answer) kept for a decision made under an Idempotency-Key."""
+
+    async def contacts_of(self, customer_id: str, now: float) -> Mapping[str, Any]:
+        """Return consents and contacts for `GET /v1/customers/{id}`. Raises StoreUnavailable."""
+
+    async def set_switch(self, scope: str, scope_id: str, *, paused: bool, who: str, why: str, now: float) -> None:
+        """Pause or resume; the next decision of every process obeys. Raises StoreUnavailable."""
+
+    async def ping(self) -> bool:
+        """Say whether the store answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A validated outcome."""
+
+    outcome_id: str
+    decision_id: str
+    action_id: str
+    type: str
+    value: float | None
+    occurred_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A validated event; `properties` as the fold of `features.facts` takes them."""
+
+    event_id: str
+    customer_id: str
+    type: str
+    occurred_at: float
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the atomic script answered for one outcome or event.
+
+    Attributes:
+        status: accepted | duplicate | conflict (same id, other content) | orphan (decision unknown, parked) |
+            foreign_action (the action was not in the decision; nothing stored).
+    """
+
+    id: str
+    status: str
+
+
+class Journal(Protocol):
+    """The partitioned log of decisions, outcomes and events. What is acknowledged is in it."""
+
+    async def append_outcomes(self, outcomes: Sequence[Outcome], now: float) -> list[Receipt]:
+        """Deduplicate, append, and move contacts and evidence: one atomic script each. Raises StoreUnavailable."""
+
+    async def append_events(self, events: Sequence[Event], now: float) -> list[Receipt]:
+        """Deduplicate, append, and apply consent: one atomic script each. Raises StoreUnavailable."""
+
+
+class Lake(Protocol):
+    """Parquet files of decisions, outcomes, events: each record exactly once."""
+
+    def last_id(self, partition: int) -> str:
+        """Return the id of the last journal entry of the partition that is in the lake; "0-0" for none."""
+
+    def write(self, partition: int, entries: Sequence[tuple[str, str, bytes]]) -> None:
+        """Write journal entries (id, kind, payload) as files named by partition and first..last id, created exclusively."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """All that a serving process needs of one model version, loaded and checked.
+
+    Attributes:
+        model_version: e.g. `nba-propensity/3`. digest: of the bundle's manifest. features_version: of the contract.
+    """
+
+    model_version: str
+    digest: str
+    features_version: str
+    plan: FactPlan
+    make_scorer: Any
+    """Callable: CompiledCatalogue -> Scorer."""
+
+    def scorer_for(self, catalogue: Any) -> Scorer:
+        """Bind the model to a compiled catalogue."""
+        scorer: Scorer = self.make_scorer(catalogue)
+        return scorer
+
+
+class BundleSource(Protocol):
+    """Where bundles come from."""
+
+    def current(self) -> str | None:
+        """Return the digest that should be served now, or None where there never was one."""
+
+    def load(self, digest: str) -> Bundle:
+        """Load, warm and check a bundle against its golden rows.
+
+        Raises:
+            BundleRefused: with the reason; the one in use goes on serving.
+        """
+
+
+class BundleRefused(Exception):
+    """A bundle failed a check and must not serve."""
+
+
+class Explainer(Protocol):
+    """Contributions of model inputs to one propensity; slow, never on the default path."""
+
+    def explain(self, inputs: Any) -> Any:
+        """Return contributions in log-odds, (n_rows, n_inputs + 1)."""
