@@ -1,0 +1,1 @@
+"""Learns from the past: data, models, their evaluation and registration. Serving never imports it."""
