@@ -32,10 +32,12 @@ CAMPAIGN_TYPES = ("a", "b", "c")
 STAGES = ("new", "active", "loyal", "lapsing", "lapsed", "returned")
 """Journey stages; `matrix.journey_columns` decides which one a customer is in as of a decision time."""
 
-DIMENSIONS = {"aisle": AISLES}
+DIMENSIONS: dict[str, tuple[str, ...]] = {"aisle": AISLES}
 
 
-def _decayed(name: str, what: str, per: str | None = None, half_lives: tuple[int, ...] = HALF_LIVES_DAYS) -> tuple[Fact, ...]:
+def _decayed(
+    name: str, what: str, per: str | None = None, half_lives: tuple[int, ...] = HALF_LIVES_DAYS
+) -> tuple[Fact, ...]:
     length = len(DIMENSIONS[per]) if per else 1
     return tuple(
         Fact(f"{name}_h{days}", Kind.DECAYED, f"{what}, half-life {days} days", float(days), per=per, length=length)
@@ -47,17 +49,29 @@ def _per_aisle(name: str, kind: Kind, description: str) -> Fact:
     return Fact(name, kind, description, per="aisle", length=len(AISLES))
 
 
+def _category(name: str, description: str, *vocabulary: str) -> Fact:
+    return Fact(name, Kind.CATEGORY, description, vocabulary=vocabulary)
+
+
+def _anchor(name: str, last: str) -> Fact:
+    return Fact(name, Kind.ANCHOR, f"Moment to which this view's decayed sums are anchored: {last}")
+
+
 PROFILE = View(
     "profile",
     "Declared demographics of the household, known for about a third; missing stays missing.",
     (
-        Fact("age_band", Kind.CATEGORY, "Age band of the head of household", vocabulary=("19-24", "25-34", "35-44", "45-54", "55-64", "65+")),
-        Fact("income_band", Kind.CATEGORY, "Yearly household income", vocabulary=(
-            "Under 15K", "15-24K", "25-34K", "35-49K", "50-74K", "75-99K", "100-124K", "125-149K", "150-174K", "175-199K", "200-249K", "250K+")),
-        Fact("home_ownership", Kind.CATEGORY, "Home owner or renter", vocabulary=("Homeowner", "Probable Homeowner", "Renter", "Probable Renter")),
-        Fact("marital_status", Kind.CATEGORY, "Marital status", vocabulary=("Married", "Unmarried")),
-        Fact("household_composition", Kind.CATEGORY, "Composition of the household", vocabulary=(
-            "1 Adult Kids", "1 Adult No Kids", "2 Adults Kids", "2 Adults No Kids", "Single Female", "Single Male")),
+        Fact("profile_anchor_at", Kind.ANCHOR, "Last declaration; a later one replaces the whole profile"),
+        _category("age_band", "Age band of the head", "19-24", "25-34", "35-44", "45-54", "55-64", "65+"),
+        _category(
+            "income_band", "Yearly household income", "Under 15K", "15-24K", "25-34K", "35-49K", "50-74K", "75-99K",
+            "100-124K", "125-149K", "150-174K", "175-199K", "200-249K", "250K+"),
+        _category(
+            "home_ownership", "Owner or renter", "Homeowner", "Probable Homeowner", "Renter", "Probable Renter"),
+        _category("marital_status", "Marital status", "Married", "Unmarried"),
+        _category(
+            "household_composition", "Composition of the household", "1 Adult Kids", "1 Adult No Kids",
+            "2 Adults Kids", "2 Adults No Kids"),
         Fact("household_size", Kind.COUNT, "Persons in the household, 5 = five or more"),
         Fact("kids_count", Kind.COUNT, "Children in the household, 3 = three or more"),
     ),
@@ -68,12 +82,12 @@ PURCHASES = View(
     "purchases",
     "Rhythm and value of the household's baskets.",
     (
-        Fact("purchases_anchor_at", Kind.ANCHOR, "Moment to which this view's decayed sums are anchored: the last basket"),
+        _anchor("purchases_anchor_at", "the last basket"),
         Fact("first_basket_at", Kind.MOMENT, "First basket ever seen"),
         Fact("last_basket_at", Kind.MOMENT, "Last basket"),
         Fact("last_fuel_at", Kind.MOMENT, "Last purchase of fuel"),
         Fact("baskets_count", Kind.COUNT, "Baskets ever"),
-        Fact("spend_total", Kind.COUNT, "Spend ever, USD after all discounts"),
+        Fact("spend_total", Kind.COUNT, "Spend ever, USD: what the retailer received"),
         Fact("largest_basket", Kind.COUNT, "Spend of the largest basket, USD"),
         *_decayed("spend", "Spend, USD"),
         *_decayed("baskets", "Baskets"),
@@ -91,13 +105,13 @@ AISLE_HISTORY = View(
     "aisle_history",
     "Per aisle: when and how much the household bought there, one array element an aisle in contract order.",
     (
-        Fact("aisles_anchor_at", Kind.ANCHOR, "Moment to which this view's decayed sums are anchored: the last basket"),
+        _anchor("aisles_anchor_at", "the last basket"),
         _per_aisle("aisle_purchase_at", Kind.MOMENT, "Last purchase in the aisle"),
         _per_aisle("aisle_baskets_count", Kind.COUNT, "Baskets ever with a line of the aisle"),
         *_decayed("aisle_spend", "Spend in the aisle, USD", per="aisle", half_lives=(28, 364)),
         *_decayed("aisle_baskets", "Baskets with a line of the aisle", per="aisle", half_lives=(91,)),
         _per_aisle("aisle_promoted_at", Kind.MOMENT, "Last purchase of a product that stood on a coupon by then"),
-        *_decayed("aisle_promoted_spend", "Spend on products that stood on a coupon by then, USD", per="aisle", half_lives=(364,)),
+        *_decayed("aisle_promoted_spend", "Spend on products that stood on a coupon by then, USD", "aisle", (364,)),
     ),
     max_age_days=400,
 )  # fmt: skip
@@ -106,8 +120,8 @@ PRICES = View(
     "prices",
     "How sensitive the household is to price: discounts, coupons, own brands.",
     (
-        Fact("prices_anchor_at", Kind.ANCHOR, "Moment to which this view's decayed sums are anchored: the last basket"),
-        Fact("last_coupon_line_at", Kind.MOMENT, "Last basket line paid in part with a manufacturer's or campaign coupon"),
+        _anchor("prices_anchor_at", "the last basket"),
+        Fact("last_coupon_line_at", Kind.MOMENT, "Last basket line paid in part with a coupon"),
         *_decayed("retail_discount", "Loyalty-card discounts, USD", half_lives=(28, 91, 364)),
         *_decayed("coupon_discount", "Coupon discounts, USD", half_lives=(28, 91, 364)),
         *_decayed("coupon_match_discount", "Retailer's matches of coupons, USD", half_lives=(364,)),
@@ -121,11 +135,11 @@ CONTACTS = View(
     "contacts",
     "Campaigns sent to the household and what it did with them.",
     (
-        Fact("contacts_anchor_at", Kind.ANCHOR, "Moment to which this view's decayed sums are anchored: the last contact event"),
+        _anchor("contacts_anchor_at", "the last contact event"),
         *(Fact(f"last_send_{t}_at", Kind.MOMENT, f"Last campaign of type {t.upper()} sent") for t in CAMPAIGN_TYPES),
-        *(Fact(f"last_redemption_{t}_at", Kind.MOMENT, f"Last coupon of a type {t.upper()} campaign redeemed") for t in CAMPAIGN_TYPES),
+        *(Fact(f"last_redemption_{t}_at", Kind.MOMENT, f"Last redemption, type {t.upper()}") for t in CAMPAIGN_TYPES),
         *(Fact(f"sends_{t}_count", Kind.COUNT, f"Campaigns of type {t.upper()} sent ever") for t in CAMPAIGN_TYPES),
-        *(Fact(f"redemptions_{t}_count", Kind.COUNT, f"Coupons of type {t.upper()} campaigns redeemed ever") for t in CAMPAIGN_TYPES),
+        *(Fact(f"redemptions_{t}_count", Kind.COUNT, f"Redemptions ever, type {t.upper()}") for t in CAMPAIGN_TYPES),
         *_decayed("sends", "Campaigns sent", half_lives=(28, 91)),
         *_decayed("redemptions", "Coupons redeemed", half_lives=(28, 91, 364)),
         _per_aisle("aisle_redemptions_count", Kind.COUNT, "Coupons of the aisle redeemed ever"),
@@ -138,8 +152,13 @@ JOURNEY = View(
     "journey",
     "What journey stages are derived from.",
     (
-        Fact("first_seen_at", Kind.MOMENT, "First event of any kind"),
-        Fact("shopping_days", Kind.RECENT, "The latest distinct local shopping days, as days since 1970-01-01, ascending", length=RECENT_DAYS),
+        Fact("first_seen_at", Kind.MOMENT, "First basket or contact"),
+        Fact(
+            "shopping_days",
+            Kind.RECENT,
+            "The latest distinct local shopping days, as days since 1970-01-01, ascending",
+            length=RECENT_DAYS,
+        ),
     ),
     max_age_days=400,
 )

@@ -24,7 +24,7 @@ JOURNEY_COLUMNS = (
     "silence_in_gaps", "stage",
 )  # fmt: skip
 ACTION_COLUMNS = ("issue", "dimension", "campaign_type", "window_days")
-"""Columns of an action itself: codes of its issue, its dimension's member and its campaign type, and its response window."""
+"""Columns of an action itself: codes of issue, dimension's member and campaign type, and the response window."""
 NEW_DAYS, RETURNED_GAP_DAYS, RETURNED_WITHIN_DAYS = 45, 60, 30
 
 
@@ -51,7 +51,8 @@ class Columns:
             if fact.kind is Kind.MOMENT:
                 moments.append(len(names))
             elif fact.kind is Kind.DECAYED:
-                assert fact.half_life_days is not None
+                if fact.half_life_days is None:
+                    raise ValueError(f"fact {fact.name!r} is decayed and declares no half_life_days")
                 decayed.append(len(names))
                 anchors.append(anchor_row[layout.view_of[fact.name]])
                 half_lives.append(fact.half_life_days * SECONDS_PER_DAY)
@@ -174,8 +175,10 @@ def mask_stale(layout: Layout, facts: Floats, view_times: Floats, now: Now) -> N
     """Set facts of views older than their maximum age to NaN, in place, and say which were.
 
     Args:
+        layout: Where each view's facts lie, and how old they may be.
         facts: (layout.width, n_customers), changed in place.
         view_times: (n_views, n_customers) event timestamps as stored, NaN where the view was never written.
+        now: Decision time, Unix seconds UTC.
 
     Returns:
         (n_views, n_customers) True where a view was there and too old.
@@ -235,9 +238,10 @@ class ModelInput:
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
         self.names: tuple[str, ...] = (*columns.scalars, *columns.relatives, *ACTION_COLUMNS)
-        self.categoricals: tuple[str, ...] = tuple(
-            n for n in columns.scalars if columns.vocabulary(n) and n not in ("age_band", "income_band")
-        ) + ("issue", "dimension", "campaign_type")
+        self.categoricals: tuple[str, ...] = (
+            *(n for n in columns.scalars if columns.vocabulary(n) and n not in ("age_band", "income_band")),
+            *ACTION_COLUMNS[:3],
+        )
         self._scalar_rows = np.array([columns.index[name] for name in columns.scalars])
 
     def rows(self, as_of: Floats, customers: Ints, actions: Ints, table: ActionTable) -> Floats:
@@ -247,6 +251,7 @@ class ModelInput:
             as_of: What `Columns.as_of` gave, (n_columns + 1, n_customers).
             customers: (n_rows,) positions of customers in `as_of`.
             actions: (n_rows,) positions of actions in `table`.
+            table: What the actions are.
 
         Returns:
             (n_rows, len(names)), C order.
