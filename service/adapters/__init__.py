@@ -1,0 +1,1 @@
+"""One file a port and technology: each translates its driver's errors into those of `service.ports`."""

@@ -1,0 +1,233 @@
+"""Bundles as folders: `<models>/<digest>/` with text files and a manifest, and `<models>/current` naming one of them.
+
+Decides whether a bundle may serve: every file by its SHA-256, the contract against this code's, the golden rows through
+the very engine that will serve. Unpickles nothing and knows neither MLflow nor Feast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.matrix import Columns
+from features.version import describe_contract, features_version
+from service.adapters.scoring import BundleScorer, ColdStart, Domain, Golden, open_predictor
+from service.decision.calibration import Calibrator
+from service.decision.model import ISSUES
+from service.decision.record import BUNDLE_FILES
+from service.ports import Bundle, BundleRefused, FactPlan
+
+MANIFEST = "manifest.json"
+CURRENT = "current"
+MAX_FILE_BYTES = 256 * 1024 * 1024
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+
+
+def digest_of(manifest: bytes) -> str:
+    """Return the 32 hex digits that name the bundle with this manifest."""
+    return hashlib.sha256(manifest).hexdigest()[:32]
+
+
+def write_bundle(models: Path, files: Mapping[str, bytes], model_version: str, source: str) -> str:
+    """Write a bundle so that it is either whole or not there, and return its digest.
+
+    Args:
+        models: Folder of bundles; made where it is missing.
+        files: The content of each of `BUNDLE_FILES`.
+        model_version: E.g. `nba-propensity/3`.
+        source: What the registry knows this model by for good; version numbers start anew with a new registry.
+    """
+    manifest = {
+        "model_version": model_version,
+        "source": source,
+        "features_version": features_version(),
+        "files": {name: hashlib.sha256(files[name]).hexdigest() for name in BUNDLE_FILES},
+    }
+    manifest_bytes = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    digest = digest_of(manifest_bytes)
+    models.mkdir(parents=True, exist_ok=True)
+    target = models / digest
+    if target.exists() and _is_whole(target):
+        return digest
+    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=models))
+    try:
+        for name in BUNDLE_FILES:
+            _write_synced(folder / name, files[name])
+        _write_synced(folder / MANIFEST, manifest_bytes)
+        _sync_folder(folder)
+        folder.chmod(0o755)
+        if target.exists():  # a damaged one under our name: set aside, since a folder cannot be replaced in one step
+            target.rename(Path(tempfile.mkdtemp(prefix=".damaged-", dir=models)) / digest)
+        folder.rename(target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    _sync_folder(models)
+    return digest
+
+
+def set_current(models: Path, digest: str) -> None:
+    """Name the bundle that should be served from now on, in one step."""
+    new = models / f".current-{os.getpid()}"
+    _write_synced(new, digest.encode() + b"\n")
+    os.replace(new, models / CURRENT)
+    _sync_folder(models)
+
+
+def current_digest(models: Path) -> str | None:
+    """Return the digest that `current` names, or None where there never was one or the text is no digest."""
+    try:
+        text = (models / CURRENT).read_text(encoding="ascii").strip()
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
+    return text if _DIGEST.fullmatch(text) else None
+
+
+def read_plan(document: Mapping[str, Any]) -> FactPlan:
+    """Read a plan from plan.json; hash fields and key parts are hex there."""
+    return FactPlan(
+        bytes.fromhex(document["key_prefix"]),
+        bytes.fromhex(document["key_suffix"]),
+        {bytes.fromhex(field): name for field, name in document["fields"].items()},
+        {bytes.fromhex(field): view for field, view in document["timestamps"].items()},
+    )
+
+
+def check_plan(plan: FactPlan) -> None:
+    """Raise ValueError unless the plan reads each fact and each view of the contract exactly once."""
+    contract = describe_contract()
+    facts = sorted(fact["name"] for view in contract["views"] for fact in view["facts"])
+    views = sorted(view["name"] for view in contract["views"])
+    if sorted(plan.fields.values()) != facts or sorted(plan.timestamps.values()) != views:
+        raise ValueError("the read plan does not cover the feature contract's facts one to one")
+
+
+def check_contract(document: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the model was trained on the feature contract of this code."""
+    ours = describe_contract()
+    theirs = document["features"]
+    for part in ours:
+        if theirs.get(part) != ours[part]:
+            raise ValueError(
+                f"it was trained on another feature contract: {part} differs "
+                f"(bundle {document.get('features_version')}, code {features_version()}); train and register again"
+            )
+
+
+class BundleDir:
+    """Implements `service.ports.BundleSource` over a folder of bundles."""
+
+    def __init__(self, models: Path) -> None:
+        self._models = models
+
+    def current(self) -> str | None:
+        """Return the digest that should be served now, or None where there never was one."""
+        return current_digest(self._models)
+
+    def load(self, digest: str) -> Bundle:
+        """Load, warm and check a bundle against its golden rows.
+
+        Raises:
+            BundleRefused: with the reason; the one in use goes on serving.
+        """
+        try:
+            return self._load(digest)
+        except BundleRefused:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+            detail = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+            raise BundleRefused(f"bundle {digest}: {detail}") from error
+
+    def _load(self, digest: str) -> Bundle:
+        if not _DIGEST.fullmatch(digest):
+            raise BundleRefused("a bundle's digest is 32 hex digits")
+        folder = self._models / digest
+        manifest, files = read_checked(folder, digest)
+        documents = {name: json.loads(files[name]) for name in BUNDLE_FILES if name.endswith(".json")}
+        contract = documents["contract.json"]
+        check_contract(contract)
+        plan = read_plan(documents["plan.json"])
+        check_plan(plan)
+        calibrator = Calibrator.from_document(documents["calibrator.json"])
+        golden = Golden.from_document(documents["golden.json"])
+        columns = Columns()
+        predict = open_predictor(folder / "model.txt", golden)
+        _check_golden(predict(golden.rows), golden, calibrator)
+        version = f"{manifest['model_version']}@{digest[:12]}"
+        make_scorer = partial(
+            BundleScorer,
+            version=version,
+            predict=predict,
+            calibrator=calibrator,
+            cold_start=ColdStart.from_document(documents["cold_start.json"]),
+            evidence=documents["evidence.json"],
+            domain=Domain.from_document(contract["actions"]),
+            columns=columns,
+        )
+        return Bundle(manifest["model_version"], digest, manifest["features_version"], plan, make_scorer)
+
+
+def read_checked(folder: Path, digest: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Read a bundle's files.
+
+    Raises:
+        BundleRefused: where one is missing, too large, or not what the manifest says.
+    """
+    manifest_bytes = _read(folder / MANIFEST)
+    if digest_of(manifest_bytes) != digest:
+        raise BundleRefused(f"bundle {digest}: {MANIFEST} is not the one it was named after; fetch the bundle again")
+    manifest = json.loads(manifest_bytes)
+    files = {}
+    for name in BUNDLE_FILES:
+        files[name] = _read(folder / name)
+        if hashlib.sha256(files[name]).hexdigest() != manifest["files"][name]:
+            raise BundleRefused(f"bundle {digest}: {name} is damaged (its SHA-256 is another); fetch the bundle again")
+    return manifest, files
+
+
+def _check_golden(raw: Any, golden: Golden, calibrator: Calibrator) -> None:
+    issues = golden.rows[:, describe_contract()["model_inputs"].index("issue")]
+    if not (np.isin(issues, np.arange(len(ISSUES)))).all():
+        raise ValueError("a golden row has an unknown issue")
+    worst = float(np.max(np.abs(calibrator.apply(raw, issues) - golden.probabilities)))
+    if not worst <= 1e-9:
+        raise ValueError(f"calibrated probabilities differ from the golden ones by {worst:.3g}")
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        read_checked(folder, folder.name)
+    except (BundleRefused, OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise BundleRefused(f"{path.name} is larger than {MAX_FILE_BYTES} bytes")
+    return path.read_bytes()
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

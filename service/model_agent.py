@@ -1,0 +1,182 @@
+"""Follows the champion in MLflow and turns each new version into a bundle; a process of its own, never in the way.
+
+Decides whether a version may become a bundle: fetched as text only, checked in a child process, its facts resolved
+against Feast. A refused version leaves the bundle in use where it is. Serving processes know nothing of all this.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from features.contract import REGISTERED_MODEL
+from features.version import features_version
+from service.adapters.bundle_dir import (
+    MANIFEST,
+    MAX_FILE_BYTES,
+    check_plan,
+    current_digest,
+    read_checked,
+    read_plan,
+    set_current,
+    write_bundle,
+)
+from service.adapters.feast_plan import resolve_plan
+from service.adapters.model_check import check_in_child
+from service.ports import BundleRefused
+
+logger = logging.getLogger(__name__)
+ALIAS = "champion"
+REFUSED = "refused.json"
+FETCHED = {
+    "model.txt": "model.lgb",
+    "calibrator.json": "calibrator.json",
+    "contract.json": "contract.json",
+    "cold_start.json": "cold_start.json",
+    "evidence.json": "evidence.json",
+    "golden.json": "golden.json",
+}
+"""File of the bundle -> artifact of the version. plan.json is made here, nothing else is fetched."""
+FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
+
+
+def sync_once(models: Path, mlflow_uri: str, feast_registry: str, feature_repo: Path = FEATURE_REPO) -> str | None:
+    """Bring the bundle in use up to the champion.
+
+    Args:
+        models: Folder of bundles, `var/models`.
+        mlflow_uri: Of tracking and registry.
+        feast_registry: SQLAlchemy URL of Feast's registry, e.g. `sqlite:///var/registry.db`.
+        feature_repo: Folder of feature_store.yaml.
+
+    Returns:
+        The digest of the bundle in use now; None where there is none yet.
+
+    Raises:
+        BundleRefused: where the champion must not serve and was not refused before; the reason is in refused.json.
+        Exception: of MLflow's or Feast's, where they cannot be reached; nothing was changed.
+    """
+    champion = _champion(mlflow_uri)
+    current = current_digest(models)
+    if champion is None:
+        return current
+    version, source = champion
+    name = f"{REGISTERED_MODEL}/{version}"
+    refused = _read_refused(models)
+    mark = f"{name} {source} {features_version()}"
+    if mark in refused or (current is not None and _is_made_from(models / current, name, source)):
+        return current
+    try:
+        files = _fetch_checked(mlflow_uri, version)
+    except ValueError as error:
+        _write_refused(models, {**refused, mark: str(error)})
+        raise BundleRefused(f"{name}: {error}") from error
+    plan = resolve_plan(feature_repo, feast_registry)
+    check_plan(read_plan(plan))
+    files["plan.json"] = json.dumps(plan, indent=1, sort_keys=True).encode()
+    digest = write_bundle(models, files, name, source)
+    set_current(models, digest)
+    logger.info("bundle %s made from %s", digest, name)
+    return digest
+
+
+def follow(
+    models: Path,
+    mlflow_uri: str,
+    feast_registry: str,
+    *,
+    every_seconds: float = 5.0,
+    stop: threading.Event | None = None,
+    feature_repo: Path = FEATURE_REPO,
+) -> None:
+    """Call `sync_once` until `stop` is set; what fails is logged and tried again, ever more slowly."""
+    stop = stop or threading.Event()
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    wait = every_seconds
+    while not stop.is_set():
+        try:
+            sync_once(models, mlflow_uri, feast_registry, feature_repo)
+            wait = every_seconds
+        except BundleRefused as error:
+            logger.error("refused, the bundle in use stays: %s", error)
+        except Exception as error:  # noqa: BLE001 - an agent outlives whatever MLflow or Feast throw
+            wait = min(wait * 2, 60.0)
+            logger.warning("cannot follow the champion, again in about %.0f s: %s", wait, error)
+        stop.wait(wait * random.uniform(0.8, 1.2))
+
+
+def _champion(mlflow_uri: str) -> tuple[str, str] | None:
+    """Return (version, what the registry knows it by for good), or None where no version has the alias."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri=mlflow_uri, registry_uri=mlflow_uri)
+    try:
+        version = client.get_model_version_by_alias(REGISTERED_MODEL, ALIAS)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return str(version.version), f"{version.source} {version.run_id}"
+
+
+def _fetch_checked(mlflow_uri: str, version: str) -> dict[str, bytes]:
+    """Fetch a version's files and check them in a child process; golden.json comes back with this machine's bits."""
+    with tempfile.TemporaryDirectory(prefix="nba-agent-") as temporary:
+        folder = Path(temporary)
+        for name, artifact in FETCHED.items():
+            _fetch(mlflow_uri, f"models:/{REGISTERED_MODEL}/{version}/{artifact}", folder / name)
+        golden = check_in_child(folder)
+        files = {name: (folder / name).read_bytes() for name in FETCHED}
+    files["golden.json"] = json.dumps(golden).encode()
+    return files
+
+
+def _fetch(mlflow_uri: str, uri: str, target: Path) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(mlflow_uri)
+    mlflow.set_registry_uri(mlflow_uri)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        try:
+            fetched = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=temporary))
+        except (OSError, mlflow.exceptions.MlflowException) as error:
+            if isinstance(error, FileNotFoundError) or "No such" in str(error) or "not exist" in str(error):
+                raise ValueError(f"the version has no {uri.rsplit('/', 1)[-1]}") from error
+            raise
+        if fetched.is_symlink() or not fetched.is_file() or fetched.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"{fetched.name} is no plain file of at most {MAX_FILE_BYTES} bytes")
+        fetched.rename(target)
+
+
+def _is_made_from(folder: Path, name: str, source: str) -> bool:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        if (manifest["model_version"], manifest["source"]) != (name, source):
+            return False
+        read_checked(folder, folder.name)
+    except (OSError, ValueError, KeyError, BundleRefused):
+        return False
+    return bool(manifest["features_version"] == features_version())
+
+
+def _read_refused(models: Path) -> dict[str, str]:
+    try:
+        refused: dict[str, str] = json.loads((models / REFUSED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return refused if isinstance(refused, dict) else {}
+
+
+def _write_refused(models: Path, refused: dict[str, str]) -> None:
+    models.mkdir(parents=True, exist_ok=True)
+    new = models / f".{REFUSED}-{os.getpid()}"
+    new.write_text(json.dumps(refused, indent=1, sort_keys=True), encoding="utf-8")
+    os.replace(new, models / REFUSED)
