@@ -50,12 +50,13 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A contact to reserve: one shown action."""
+    """One shown action. Caps count and hold back marketing only; what is not marketing is logged and never capped."""
 
     action_id: str
     issue: str
     group: str
     treatment_id: str
+    is_marketing: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ class Receipt:
 
     id: str
     status: str
+    detail: str | None = None
 
 
 class Journal(Protocol):

@@ -1,0 +1,55 @@
+"""Counters with a business meaning for Prometheus. No label ever holds a customer."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from service.online import Decided, Serving
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.decisions = Counter("nba_decisions", "Decisions", ["channel", "arm"], registry=self.registry)
+        self.shown = Counter("nba_actions_shown", "Actions shown", ["issue", "channel"], registry=self.registry)
+        self.empty = Counter(
+            "nba_decisions_without_action", "Decisions that show nothing", ["channel"], registry=self.registry
+        )
+        self.degraded = Counter("nba_degraded", "Degraded decisions", ["reason"], registry=self.registry)
+        self.receipts = Counter("nba_intake", "Outcomes and events", ["kind", "status"], registry=self.registry)
+        self.problems = Counter("nba_problems", "Requests that ended in a problem", ["status"], registry=self.registry)
+        self.reloads = Counter(
+            "nba_reload", "Loads of a bundle or catalogue", ["kind", "result"], registry=self.registry
+        )
+        self.model = Gauge("nba_model_info", "1 for what serves now", ["model", "catalogue"], registry=self.registry)
+        self.seconds = Histogram(
+            "nba_request_seconds",
+            "Time in the service",
+            ["route"],
+            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0),
+            registry=self.registry,
+        )
+
+    def decided(self, decided: Decided) -> None:
+        """Count a decision."""
+        decisions = decided.decisions
+        channel = decisions.request.channel
+        self.decisions.labels(channel, decisions.arms[0]).inc()
+        for reason in decided.degraded_reasons:
+            self.degraded.labels(reason).inc()
+        if not decisions.chosen[0]:
+            self.empty.labels(channel).inc()
+        catalogue = decided.serving.catalogue.catalogue
+        for choice in decisions.chosen[0]:
+            self.shown.labels(catalogue.actions[decisions.actions[choice.candidate]].issue, channel).inc()
+
+    def serves(self, serving: Serving) -> None:
+        """Say what serves now."""
+        self.model.clear()
+        self.model.labels(serving.scorer.version, serving.catalogue.catalogue.version).set(1)
+
+    def text(self) -> bytes:
+        """Return the exposition format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,183 @@
+"""What callers send and get, as strict models: the source of the OpenAPI document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from service.decision.model import ISSUES
+from service.decision.record import DEGRADED_REASONS
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+Issue = Literal["cross_sell", "upsell", "retention", "service"]
+OutcomeType = Literal["impression", "click", "accept", "reject", "conversion"]
+if Issue.__args__ != ISSUES:  # type: ignore[attr-defined]
+    raise ImportError("schemas.Issue and model.ISSUES name different issues")
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused, texts are not numbers, NaN is no number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class PlacementAsk(Strict):
+    """A placement to fill."""
+
+    name: Id
+    count: int | None = Field(None, ge=1, le=100, description="Slots to fill; the placement's own number if absent.")
+
+
+class DecisionAsk(Strict):
+    """What is the next best experience for this customer, here, now?"""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"customer_id": "1", "channel": "app", "placements": [{"name": "app_home", "count": 3}]}]
+        }
+    )
+
+    customer_id: Id
+    channel: Id
+    placements: list[PlacementAsk] = Field(default_factory=list, max_length=20)
+    context: dict[Id, str | float | bool] = Field(default_factory=dict, max_length=50)
+    issues: list[Issue] = Field(default_factory=list, max_length=4)
+    limit: int = Field(10, ge=1, le=100)
+    locale: str | None = Field(None, min_length=2, max_length=35, pattern=r"^[A-Za-z0-9-]+$")
+    explain: Literal["none", "chosen", "full"] = "chosen"
+    dry_run: bool = Field(False, description="Decide, but reserve and log nothing.")
+    require_known: bool = Field(False, description="404 instead of an answer for a customer without any fact.")
+
+
+class ActionAnswer(BaseModel):
+    """One ranked action."""
+
+    rank: int
+    action_id: str
+    treatment_id: str
+    placement: str
+    issue: Issue
+    group: str
+    name: str
+    content: dict[str, str]
+    priority: float | None
+    propensity: float | None = Field(description="P(positive | shown), calibrated, or the catalogue's prior.")
+    propensity_source: Literal["model", "prior"]
+    evidence: float = Field(description="Positives that stand behind the propensity.")
+    value: float
+    selection_probability: float = Field(
+        description="P(this action in this slot), given the arm and the slots before: the pscore."
+    )
+    reasons: list[str]
+
+
+class Versions(BaseModel):
+    """What the answer was made with."""
+
+    catalogue: str
+    model: str
+    features: str
+
+
+class DecisionAnswer(BaseModel):
+    """A ranked list of actions, and with `explain: full` where every other candidate ended."""
+
+    decision_id: str
+    decision_time: datetime
+    customer_id: str
+    arm: str
+    stage: str | None
+    actions: list[ActionAnswer]
+    degraded: bool
+    degraded_reasons: list[Literal[DEGRADED_REASONS]]  # type: ignore[valid-type]
+    versions: Versions
+    expires_at: datetime
+    trace: list[dict[str, Any]] | None = None
+
+
+class OutcomeIn(Strict):
+    """What became of an action that was shown."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "outcome_id": "o-1",
+                    "decision_id": "07-0123456789abcdef0123456789abcdef",
+                    "action_id": "upsell_cheese",
+                    "type": "accept",
+                }
+            ]
+        }
+    )
+
+    outcome_id: Id
+    decision_id: Id
+    action_id: Id
+    type: OutcomeType
+    value: float | None = None
+    occurred_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+
+
+class EventIn(Strict):
+    """Something the customer did, or that was done to them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "event_id": "e-1",
+                    "customer_id": "1",
+                    "type": "consent_changed",
+                    "properties": {
+                        "channel": "app",
+                        "purpose": "marketing",
+                        "granted": True,
+                        "source": "preference centre",
+                    },
+                }
+            ]
+        }
+    )
+
+    event_id: Id
+    customer_id: Id
+    type: Id
+    occurred_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    properties: dict[str, Any] = Field(default_factory=dict)
+
+
+class ReceiptOut(BaseModel):
+    """What became of one outcome or event."""
+
+    id: str
+    status: Literal["accepted", "duplicate", "conflict", "orphan", "foreign_action", "invalid"]
+    duplicate: bool
+    detail: str | None = None
+
+
+class SwitchIn(Strict):
+    """Pause or resume."""
+
+    paused: bool
+    who: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    why: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+class FieldError(BaseModel):
+    """One field that was not understood."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None

@@ -1,0 +1,158 @@
+"""The only place that builds adapters: settings in, a running set of ports and use cases out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.matrix import Columns
+from service.adapters.bundle_dir import BundleDir
+from service.adapters.clock import open_clock
+from service.adapters.embedded import EmbeddedServer
+from service.adapters.redis_journal import RedisJournal
+from service.adapters.redis_state import RedisState
+from service.catalogue.loader import CatalogueError, load_catalogue
+from service.decision.engine import CompiledCatalogue, compile_catalogue
+from service.feedback import Feedback
+from service.online import Online, Serving
+from service.ports import Bundle, BundleRefused, Clock, CustomerState, Journal
+from service.settings import Settings
+
+log = logging.getLogger("nba")
+
+
+@dataclass
+class Reloader:
+    """Follows the current bundle and the catalogue file; swaps one reference; keeps the old one on any error."""
+
+    catalogue_path: Path
+    bundles: BundleDir
+    on_reload: Callable[[str, str, Serving | None], None] = lambda kind, result, serving: None
+    serving: Serving | None = None
+    _catalogue: CompiledCatalogue | None = None
+    _catalogue_stamp: tuple[int, int] | None = None
+    _bundle: Bundle | None = None
+    _refused: str | None = None
+
+    def look(self) -> None:
+        """Load what changed, then swap. Blocking: runs in a thread."""
+        changed = self._look_for_catalogue() | self._look_for_bundle()
+        if changed and self._catalogue and self._bundle:
+            self.serving = Serving(self._catalogue, self._bundle, self._bundle.scorer_for(self._catalogue))
+            self.on_reload("serving", "swapped", self.serving)
+
+    def _look_for_catalogue(self) -> bool:
+        try:
+            stat = self.catalogue_path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            if stamp == self._catalogue_stamp:
+                return False
+            self._catalogue_stamp = stamp
+            self._catalogue = compile_catalogue(load_catalogue(self.catalogue_path), Columns())
+        except (CatalogueError, OSError) as error:
+            log.error("catalogue refused, the one in use goes on: %s", error)
+            self.on_reload("catalogue", "rejected", None)
+            return False
+        self.on_reload("catalogue", "loaded", None)
+        return True
+
+    def _look_for_bundle(self) -> bool:
+        digest = self.bundles.current()
+        if digest is None or digest == self._refused or (self._bundle and digest == self._bundle.digest):
+            return False
+        try:
+            self._bundle = self.bundles.load(digest)
+        except BundleRefused as error:
+            self._refused = digest
+            log.error("bundle %s refused, the one in use goes on: %s", digest[:12], error)
+            self.on_reload("bundle", "rejected", None)
+            return False
+        self.on_reload("bundle", "loaded", None)
+        return True
+
+    async def follow(self, every_seconds: float) -> None:
+        """Look again and again, off the event loop."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            await asyncio.to_thread(self.look)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What the entry points use."""
+
+    settings: Settings
+    clock: Clock
+    state: CustomerState
+    journal: Journal
+    online: Online
+    feedback: Feedback
+    reloader: Reloader
+
+
+def redis_urls(settings: Settings, stack: AsyncExitStack) -> tuple[str, str]:
+    """Return the URLs of the feature and the state store, starting or joining the embedded server where none is set."""
+    if settings.redis_url is not None:
+        features = settings.redis_url.get_secret_value()
+    else:
+        server = EmbeddedServer(settings.var)
+        features = server.acquire()
+        stack.callback(server.release)
+    state = settings.state_redis_url.get_secret_value() if settings.state_redis_url else features
+    return features, state
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncIterator[Runtime]:
+    """Build everything, load what is there, and take it down in reverse order.
+
+    Args:
+        follow: Keep looking for new bundles and catalogues.
+    """
+    async with AsyncExitStack() as stack:
+        features_url, state_url = redis_urls(settings, stack)
+        clock = open_clock(settings.var / "clock.json" if settings.clock == "auto" else None)
+        state = RedisState(
+            features_url, state_url, decision_ttl_seconds=settings.decision_ttl_days * 86_400, clock=clock
+        )
+        stack.push_async_callback(state.close)
+        journal = RedisJournal(
+            state_url,
+            deadline_seconds=settings.intake_deadline_ms / 1000,
+            idempotency_seconds=settings.idempotency_days * 86_400,
+        )
+        stack.push_async_callback(journal.close)
+        reloader = Reloader(settings.catalogue, BundleDir(settings.var / "models"))
+        await asyncio.to_thread(reloader.look)
+        online = Online(
+            state,
+            clock,
+            lambda: reloader.serving,
+            settings.gather_deadline_ms / 1000,
+            settings.record_deadline_ms / 1000,
+        )
+        if follow:
+            following = asyncio.create_task(reloader.follow(settings.reload_seconds))
+            stack.push_async_callback(_cancel, following)
+        yield Runtime(settings, clock, state, journal, online, Feedback(journal, clock), reloader)
+
+
+def all_customers(lake: Path) -> list[str]:
+    """Return the ids of all customers that the lake has facts of, sorted; none where it has no facts."""
+    import duckdb
+
+    if not list(lake.glob("facts/*/*.parquet")):
+        return []
+    files = f"{lake}/facts/*/*.parquet"
+    query = "SELECT DISTINCT customer_id FROM read_parquet(?, union_by_name=true) ORDER BY ALL"
+    return [customer for (customer,) in duckdb.execute(query, [files]).fetchall()]
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

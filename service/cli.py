@@ -1,0 +1,256 @@
+"""The command `nba`: each command reads the settings, opens what it needs and says in one sentence what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from service.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Next best action.")
+catalogue_app = typer.Typer(no_args_is_help=True, help="Look after the catalogue.")
+app.add_typer(catalogue_app, name="catalogue")
+console = Console(stderr=True)
+NEEDS_FEAST = ("apply", "materialize", "train", "prepare", "agent", "worker", "demo")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Stop(Exception):
+    """Ends a command with one sentence."""
+
+
+def feast_environment(settings: Settings, redis_url: str) -> dict[str, str]:
+    """Return what feature_store.yaml expands; Feast takes `host:port,password=...` where others take a URL."""
+    from urllib.parse import urlsplit
+
+    url = urlsplit(redis_url)
+    parts = [f"{url.hostname or '127.0.0.1'}:{url.port or 6379}"]
+    if url.password:
+        parts.append(f"password={url.password}")
+    if url.username:
+        parts.append(f"username={url.username}")
+    if url.path.strip("/"):
+        parts.append(f"db={url.path.strip('/')}")
+    if url.scheme == "rediss":
+        parts.append("ssl=true")
+    return {
+        "NBA_VAR": str(settings.var),
+        "NBA_MLFLOW_URI": settings.mlflow_uri,
+        "NBA_FEAST_REDIS": ",".join(parts),
+        "NBA_FEAST_REGISTRY": f"sqlite:///{settings.var / 'registry.db'}",
+    }
+
+
+@app.callback()
+def before(ctx: typer.Context) -> None:
+    """Give the commands that use Feast its environment, and the embedded server where no URL is set."""
+    if ctx.invoked_subcommand not in NEEDS_FEAST or any(arg in sys.argv for arg in ("--help",)):
+        return
+    from service.bootstrap import redis_urls
+
+    settings = Settings()
+    settings.var.mkdir(parents=True, exist_ok=True)
+    stack = AsyncExitStack()
+    features_url, _ = redis_urls(settings, stack)
+    os.environ.update(feast_environment(settings, features_url))
+    ctx.call_on_close(lambda: asyncio.run(stack.aclose()))
+
+
+def listening_socket(host: str, port: int, variable: str) -> socket.socket:
+    """Bind a port, or say who may have it."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Stop(
+                f"port {port} on {host} is taken by another program; stop that one, or choose another: "
+                f"{variable}={port + 1}"
+            ) from None
+        raise Stop(f"cannot listen on {host}:{port} ({error.strerror}); check {variable} and NBA_HOST") from None
+    return bound
+
+
+@app.command()
+def serve() -> None:
+    """Serve decisions, outcomes and events over HTTP."""
+    import uvicorn
+
+    from service.api.app import create_app
+
+    settings = Settings()
+    if settings.host not in LOOPBACK and settings.api_key is None:
+        raise Stop(f"refusing to listen on {settings.host} without a key; set NBA_API_KEY, or NBA_HOST=127.0.0.1")
+    bound = listening_socket(settings.host, settings.port, "NBA_PORT")
+    config = uvicorn.Config(
+        create_app(settings), log_level=settings.log_level.lower(), access_log=False, server_header=False,
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    console.print(f"nba: decisions on http://{settings.host}:{settings.port}/v1/decisions, documentation on /docs")
+    uvicorn.Server(config).run(sockets=[bound])
+
+
+@app.command()
+def worker() -> None:
+    """Apply events and outcomes from the journal to the feature store and write the lake."""
+    from service.worker import run_worker
+
+    settings = Settings()
+    run_worker(settings, os.environ["NBA_FEAST_REDIS"])
+
+
+@app.command()
+def agent(
+    once: Annotated[bool, typer.Option("--once", help="Look once, make the bundle, stop.")] = False,
+) -> None:
+    """Follow the champion in MLflow: check each version and make it the bundle that is served."""
+    from service.model_agent import follow, sync_once
+
+    settings = Settings()
+    if not once:
+        follow(settings.mlflow_uri, settings.var)
+        return
+    digest = sync_once(settings.mlflow_uri, settings.var)
+    if digest is None:
+        raise Stop("no bundle was made: no champion in MLflow, or it was refused (var/models/refused.json says why)")
+    console.print(f"nba: bundle {digest[:12]} is current")
+
+
+@app.command()
+def batch(
+    channel: Annotated[str, typer.Option(help="Channel to decide for.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    customers: Annotated[
+        Path | None, typer.Option(help="Text file, one customer id a line; default: all in the lake.")
+    ] = None,
+    commit: Annotated[bool, typer.Option("--commit", help="Reserve contact caps and log every decision.")] = False,
+    run_id: Annotated[str, typer.Option(help="Names the run: the same run again gives the same draws.")] = "",
+) -> None:
+    """Decide for every customer and write the decisions to a file."""
+    done = asyncio.run(_batch(Settings(), channel, out, customers, commit, run_id))
+    console.print(f"nba: {done} customers decided into {out}")
+
+
+async def _batch(settings: Settings, channel: str, out: Path, customers: Path | None, commit: bool, run_id: str) -> int:
+    from service.batch import Batch
+    from service.bootstrap import all_customers, open_runtime
+    from service.decision.model import Request
+
+    ids = customers.read_text().split() if customers else all_customers(settings.lake)
+    if not ids:
+        raise Stop("no customer to decide for: the lake has no facts yet; run `nba prepare` first, or name --customers")
+    done = 0
+    async with open_runtime(settings, follow=False) as runtime:
+        serving = runtime.reloader.serving
+        if serving and channel not in serving.catalogue.catalogue.channels:
+            raise Stop(f"--channel must be one of {', '.join(serving.catalogue.catalogue.channels)}")
+        name = run_id or f"batch-{channel}-{runtime.clock.now():.3f}"
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("deciding", total=len(ids))
+            job = Batch(runtime.state, runtime.clock, serving, name, commit)
+            async for done in job.run(ids, Request(channel), out):
+                progress.update(task, completed=done)
+    return done
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000) -> None:
+    """Open MLflow on this machine: runs, metrics, plots, model versions."""
+    settings = Settings()
+    listening_socket("127.0.0.1", port, "--port").close()
+    console.print(f"nba: MLflow on http://127.0.0.1:{port}")
+    arguments = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execv(sys.executable, [sys.executable, "-m", *arguments, "--backend-store-uri", settings.mlflow_uri])
+
+
+@app.command()
+def demo(once: Annotated[bool, typer.Option("--once", help="Stop at the end.")] = False) -> None:
+    """Run the whole pipe on the example and show it, then keep serving."""
+    from service.demo import run_demo
+
+    run_demo(Settings(), once=once)
+
+
+@app.command()
+def switch(
+    scope: Annotated[str, typer.Argument(help="all, issue, group, action or channel.")],
+    scope_id: Annotated[str, typer.Argument(help="Which one; `all` for scope all.")],
+    who: Annotated[str, typer.Option(help="Who decided.")],
+    why: Annotated[str, typer.Option(help="Why.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Resume instead of pausing.")] = False,
+) -> None:
+    """Pause or resume; the next decision of every process obeys."""
+
+    async def set_it() -> None:
+        from service.bootstrap import open_runtime
+
+        async with open_runtime(Settings(), follow=False) as runtime:
+            await runtime.state.set_switch(
+                scope, scope_id, paused=not resume, who=who, why=why, now=runtime.clock.now()
+            )
+
+    asyncio.run(set_it())
+    console.print(f"nba: {scope} {scope_id} {'resumed' if resume else 'paused'}")
+
+
+@catalogue_app.command()
+def check(path: Annotated[Path | None, typer.Argument(help="Default: the catalogue in use.")] = None) -> None:
+    """Load a catalogue as serving would and list everything that is wrong with it."""
+    from service.catalogue.loader import load_catalogue
+
+    catalogue = load_catalogue(path or Settings().catalogue)
+    console.print(
+        f"nba: catalogue {catalogue.version} is fine: {len(catalogue.actions)} actions, {len(catalogue.treatments)} "
+        f"treatments, {len(catalogue.rules)} rules, {len(catalogue.caps)} caps"
+    )
+
+
+def explain_failure(error: BaseException) -> str | None:
+    """Return the one sentence for a failure that a person can mend, or None for a defect."""
+    from service.catalogue.loader import CatalogueError
+    from service.online import NothingLoaded
+    from service.ports import StoreUnavailable
+
+    if isinstance(error, Stop | CatalogueError):
+        return str(error)
+    if isinstance(error, NothingLoaded):
+        return "no model bundle was made yet; run `make train` (or `nba prepare` and `nba agent --once`) first"
+    if isinstance(error, StoreUnavailable):
+        return f"the store does not answer ({error}); check NBA_REDIS_URL, or unset it to use the embedded server"
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "disk is full" in str(error):
+        return "the disk is full; free some room and run the same command again: what was finished is kept"
+    return None
+
+
+def main() -> None:
+    """Run a command; a failure that a person can mend is one sentence and exit code 1."""
+    for entry in entry_points(group="nba.commands"):
+        entry.load()(app)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app()
+    except Exception as error:
+        sentence = explain_failure(error)
+        if sentence is None:
+            raise
+        console.print(f"nba: {sentence}", style="bold red", highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
