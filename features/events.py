@@ -6,9 +6,7 @@ Pure. It must not know of the API, of storage, or of what the events do to facts
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 
 from features.contract import AISLES, CAMPAIGN_TYPES, PROFILE
@@ -38,23 +36,6 @@ def check_event(event_type: str, properties: Mapping[str, Any]) -> None:
         raise EventError("type", f"is none of {', '.join(EVENT_TYPES)}{_hint(event_type, EVENT_TYPES)}.")
     required, optional = _PROPERTIES[event_type]
     _object(properties, "properties", required, optional)
-
-
-def unix_seconds(occurred_at: str | float | datetime) -> float:
-    """Turn a moment as events carry it (ISO 8601 with offset, aware datetime, Unix seconds) into Unix seconds UTC.
-
-    Raises:
-        EventError: It is none of these, or has no offset.
-    """
-    if isinstance(occurred_at, (int, float)) and not isinstance(occurred_at, bool) and math.isfinite(occurred_at):
-        return float(occurred_at)
-    try:
-        moment = datetime.fromisoformat(occurred_at) if isinstance(occurred_at, str) else occurred_at
-    except ValueError:
-        moment = None
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
-        raise EventError("occurred_at", "must be a moment with offset, such as 2017-10-01T09:30:00Z.")
-    return moment.timestamp()
 
 
 def _hint(value: object, choices: tuple[str, ...]) -> str:

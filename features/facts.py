@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.contract import AISLES, LAYOUT, PROFILE, UTC_OFFSET_HOURS
-from features.events import EVENT_TYPES, EventError, check_event, unix_seconds
+from features.events import EVENT_TYPES, EventError, check_event
 from features.layout import SECONDS_PER_DAY, Kind, View
 
-__all__ = ["EVENT_TYPES", "EventError", "check_event", "fold", "from_view", "to_view", "unix_seconds", "unknown"]
+__all__ = ["EVENT_TYPES", "EventError", "check_event", "fold", "from_view", "to_view", "unknown"]
 
 Floats = NDArray[np.float64]
 
@@ -103,16 +103,15 @@ def fold(facts: Floats, event: Mapping[str, Any]) -> tuple[Floats, frozenset[str
 
     Args:
         facts: (LAYOUT.width,), not changed.
-        event: {type, occurred_at, properties}, as `check_event` accepts; `occurred_at` as `unix_seconds` takes it.
+        event: {type, occurred_at, properties}: `occurred_at` in Unix seconds UTC, the rest as `check_event` accepts it.
 
     Returns:
         The new facts, and the names of the views that the event touched.
 
     Raises:
-        EventError: The type is none of EVENT_TYPES, or `occurred_at` is no moment.
+        EventError: The type is none of EVENT_TYPES.
     """
-    kind, properties = event["type"], event["properties"]
-    at = unix_seconds(event["occurred_at"])
+    kind, at, properties = event["type"], event["occurred_at"], event["properties"]
     row = facts.copy()
     if kind == "purchase":
         return row, _fold_purchase(row, at, properties["lines"])

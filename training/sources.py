@@ -232,6 +232,11 @@ def events(history: Path, start: datetime | None = None, end: datetime | None = 
             yield event
 
 
+def unix_seconds(occurred_at: str) -> float:
+    """Turn an event's `occurred_at` into the Unix seconds UTC that `features.facts.fold` takes."""
+    return datetime.fromisoformat(occurred_at).timestamp()
+
+
 def _stream(rows: duckdb.DuckDBPyConnection, kind: str, rank: int) -> Iterator[tuple[Any, dict[str, Any]]]:
     while batch := rows.fetchmany(1000):
         for event_id, customer_id, at, properties in batch:
