@@ -1,0 +1,256 @@
+"""Reads a customer's facts from the hash that Feast keeps for them in Redis, straight into a row of numbers.
+
+Pure decoding, no connection: Feast's documented layout (one hash a customer; field = murmur3 of "view:feature", value =
+a protobuf `Value`; `_ts:view` = a protobuf `Timestamp`) by the plan that a bundle carries. Knows neither Feast nor
+protobuf as libraries. What is not there, null or of a wrong type is NaN; a value that should be there and is not, or is
+of a wrong type, or is stamped in the future, makes the row *partial*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.layout import Kind, Layout
+from service.ports import FactPlan
+
+Floats = NDArray[np.float64]
+
+FUTURE_SECONDS = 300.0
+"""A view stamped further ahead of now than this is not believed (trust: one bad clock must not freeze a customer)."""
+
+_DOUBLE_TAG = 0x29  # field 5 of Value, eight bytes follow
+_MISSING = bytes([_DOUBLE_TAG]) + np.float64(np.nan).tobytes()
+_SCALAR = np.dtype([("tag", "u1"), ("value", "<f8")])
+
+
+class Decoded(NamedTuple):
+    """What one hash held.
+
+    Attributes:
+        is_known: At least one view of the plan was ever written for the customer.
+        is_partial: Something that should be readable is not.
+    """
+
+    is_known: bool
+    is_partial: bool
+
+
+class FactReader:
+    """Decodes hashes by one plan into rows of one layout."""
+
+    def __init__(self, plan: FactPlan, layout: Layout) -> None:
+        self._prefix, self._suffix = plan.key_prefix, plan.key_suffix
+        self._layout = layout
+        field_of = {name: field for field, name in plan.fields.items()}
+        missing = sorted(set(layout.facts) - set(field_of))
+        if missing:
+            raise ValueError(f"the plan lacks facts of the contract: {', '.join(missing)}; make the bundle again")
+        self._numbers = [f for f in layout.facts.values() if f.length == 1 and f.kind is not Kind.CATEGORY]
+        self._number_fields = [field_of[f.name] for f in self._numbers]
+        self._number_rows = np.array([layout.slices[f.name].start for f in self._numbers], dtype=np.intp)
+        self._arrays = [
+            (field_of[f.name], layout.slices[f.name], _list_header(f.length), f.length)
+            for f in layout.facts.values()
+            if f.length > 1
+        ]
+        self._texts = [
+            (field_of[f.name], layout.slices[f.name].start, {_text(v): float(i) for i, v in enumerate(f.vocabulary)})
+            for f in layout.facts.values()
+            if f.kind is Kind.CATEGORY
+        ]
+        position = {view.name: i for i, view in enumerate(layout.views)}
+        self._stamps = [(field, position[view]) for field, view in plan.timestamps.items() if view in position]
+        self._fields_of_view = [[field_of[f.name] for f in view.facts] for view in layout.views]
+
+    def key(self, customer_id: str) -> bytes:
+        """Return the key of a customer's hash."""
+        text = customer_id.encode()
+        return b"".join((self._prefix, len(text).to_bytes(4, "little"), text, self._suffix))
+
+    def decode(self, fields: Mapping[bytes, bytes], now: float, facts: Floats, view_times: Floats) -> Decoded:
+        """Fill a customer's facts and view times.
+
+        Args:
+            fields: The hash, as HGETALL gives it; empty for an unknown customer.
+            now: Decision time, Unix seconds UTC.
+            facts: (layout.width,) all overwritten. view_times: (n_views,) all overwritten; Unix seconds, NaN = never.
+        """
+        facts.fill(np.nan)
+        view_times.fill(np.nan)
+        if not fields:
+            return Decoded(False, False)
+        is_partial = not self._decode_numbers(fields, facts)
+        for field, at, header, length in self._arrays:
+            value = fields.get(field)
+            if not value:
+                continue
+            if len(value) == len(header) + 8 * length and value.startswith(header):
+                facts[at] = np.frombuffer(value, "<f8", length, len(header))
+            else:
+                array = decode_value(value)
+                if isinstance(array, np.ndarray) and len(array) == length:
+                    facts[at] = array
+                else:
+                    is_partial = True
+        for field, row, codes in self._texts:
+            value = fields.get(field)
+            if value:
+                code = codes.get(value)
+                if code is None:
+                    is_partial = True
+                else:
+                    facts[row] = code
+        return self._decode_stamps(fields, now, facts, view_times, is_partial)
+
+    def _decode_numbers(self, fields: Mapping[bytes, bytes], facts: Floats) -> bool:
+        get = fields.get
+        values = [get(field) or _MISSING for field in self._number_fields]
+        if set(map(len, values)) == {_SCALAR.itemsize}:
+            table = np.frombuffer(b"".join(values), _SCALAR)
+            if (table["tag"] == _DOUBLE_TAG).all():
+                facts[self._number_rows] = table["value"]
+                return True
+        is_whole = True
+        for row, value in zip(self._number_rows, values, strict=True):
+            number = decode_value(value)
+            if isinstance(number, float):
+                facts[row] = number
+            else:
+                is_whole = False
+        return is_whole
+
+    def _decode_stamps(
+        self, fields: Mapping[bytes, bytes], now: float, facts: Floats, view_times: Floats, is_partial: bool
+    ) -> Decoded:
+        is_known = False
+        for field, view in self._stamps:
+            stamp = fields.get(field)
+            if stamp is None:
+                self._forget(view, facts)  # a value without its stamp is of unknown age
+                continue
+            is_known = True
+            moment = decode_timestamp(stamp)
+            if moment is None or moment > now + FUTURE_SECONDS:
+                self._forget(view, facts)
+                is_partial = True
+                continue
+            view_times[view] = moment
+            if not is_partial:
+                is_partial = any(name not in fields for name in self._fields_of_view[view])
+        return Decoded(is_known, is_partial)
+
+    def _forget(self, view: int, facts: Floats) -> None:
+        for fact in self._layout.views[view].facts:
+            facts[self._layout.slices[fact.name]] = np.nan
+
+
+def decode_value(value: bytes) -> float | str | Floats | None:
+    """Decode one protobuf `Value` of Feast: a number, a text, a list of numbers, NaN for null; None for anything else.
+
+    The fields of `feast.types.Value`: 2 string, 3 int32, 4 int64, 5 double, 6 float, 7 bool, 8 unix_timestamp, 13/14
+    lists of int32/int64, 15 of double, 16 of float, 17 of bool, 19 null.
+    """
+    if not value:
+        return float("nan")
+    try:
+        tag, at = _varint(value, 0)
+        field, wire = tag >> 3, tag & 7
+        if wire == 1 and field == 5 and len(value) == at + 8:
+            return float(np.frombuffer(value, "<f8", 1, at)[0])
+        if wire == 5 and field == 6 and len(value) == at + 4:
+            return float(np.frombuffer(value, "<f4", 1, at)[0])
+        if wire == 0:
+            number, end = _varint(value, at)
+            if end != len(value) or field not in (3, 4, 7, 8, 19):
+                return None
+            return float("nan") if field == 19 else float(_signed(number))
+        if wire == 2:
+            size, start = _varint(value, at)
+            body = value[start:]
+            if len(body) != size:
+                return None
+            return body.decode() if field == 2 else _list(field, body)
+    except (IndexError, UnicodeDecodeError):
+        return None
+    return None
+
+
+def decode_timestamp(value: bytes) -> float | None:
+    """Decode a protobuf `Timestamp` into Unix seconds, or None where the bytes are none."""
+    seconds = nanos = 0
+    at = 0
+    try:
+        while at < len(value):
+            tag = value[at]
+            number, at = _varint(value, at + 1)
+            if tag == 0x08:
+                seconds = _signed(number)
+            elif tag == 0x10:
+                nanos = _signed(number)
+            else:
+                return None
+    except IndexError:
+        return None
+    return seconds + nanos / 1e9
+
+
+def _list(field: int, body: bytes) -> Floats | None:
+    if not body:
+        return np.empty(0)
+    if body[0] != 0x0A:
+        return None
+    size, start = _varint(body, 1)
+    packed = body[start:]
+    if len(packed) != size:
+        return None
+    if field in (15, 16):
+        width, kind = (8, "<f8") if field == 15 else (4, "<f4")
+        return np.frombuffer(packed, kind).astype(np.float64) if size % width == 0 else None
+    if field in (13, 14, 17):
+        numbers, at = [], 0
+        while at < size:
+            number, at = _varint(packed, at)
+            numbers.append(float(_signed(number)))
+        return np.array(numbers)
+    return None
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+        shift += 7
+        if shift > 63:
+            raise IndexError("a varint longer than ten bytes")
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def _write_varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _list_header(length: int) -> bytes:
+    """Return the bytes before the doubles of a `Value` that holds a packed list of `length` doubles."""
+    inner = b"\x0a" + _write_varint(8 * length)
+    return b"\x7a" + _write_varint(len(inner) + 8 * length) + inner
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return b"\x12" + _write_varint(len(data)) + data

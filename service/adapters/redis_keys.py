@@ -1,0 +1,68 @@
+"""The keys of the state store, fixed for good: every stored byte leans on them. Knows names only, no connection.
+
+`{pNN}` is the hash tag of the customer's partition (`decision.record.partition_of`): one script's keys lie on one node.
+
+nba:{pNN}:contacts:<customer digest>    sorted set, a contact each: score = Unix seconds, member =
+                                        kind|decision_id|action_id|issue|group|treatment_id|channel|is_marketing (1/0)
+nba:{pNN}:consent:<customer digest>     hash: channel|purpose -> granted (1/0)|expiry or empty|source|at
+nba:{pNN}:decision:<decision_id>        msgpack [journal id, [customer_id, customer digest, time, channel,
+                                        [[action_id, issue, group, treatment_id, is_marketing], ...]]]
+nba:{pNN}:answer:<decision_id>          request digest, newline, answer; only with an Idempotency-Key
+nba:{pNN}:seen:<o or e>:<id digest>     digest of the body of an outcome or event already taken
+nba:{pNN}:evidence                      hash: action_id|type -> how many outcomes
+nba:{pNN}:journal                       stream: k = decision, outcome, orphan, event or switch; v = msgpack payload
+                                        (journal_entries.py)
+nba:{pNN}:lease, nba:{pNN}:fence        owner of the partition with its fencing token; the last token given
+nba:{pNN}:applied, nba:{pNN}:intent     last event whose facts are in the feature store; what is being pushed right now
+nba:{pNN}:poison                        stream of entries set aside: id, k, v, error
+nba:switches                            hash: scope|id -> JSON who, why, at of a pause
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from service.decision.record import customer_digest, partition_of, partition_of_decision, tag
+
+SWITCHES = "nba:switches"
+MARKETING = "marketing"
+
+
+def of_partition(partition: int, name: str) -> str:
+    """Return a partition's own key: journal, evidence, lease, fence, applied, intent or poison."""
+    return f"nba:{tag(partition)}:{name}"
+
+
+def contacts(customer_id: str) -> str:
+    """Return the key of a customer's contacts."""
+    return f"nba:{tag(partition_of(customer_id))}:contacts:{customer_digest(customer_id)}"
+
+
+def consent(customer_id: str) -> str:
+    """Return the key of a customer's consents."""
+    return f"nba:{tag(partition_of(customer_id))}:consent:{customer_digest(customer_id)}"
+
+
+def decision(decision_id: str) -> str:
+    """Return the key under which outcomes find their decision."""
+    return f"nba:{tag(partition_of_id(decision_id))}:decision:{_safe(decision_id)}"
+
+
+def answer(decision_id: str) -> str:
+    """Return the key of the answer kept for a repeat."""
+    return f"nba:{tag(partition_of_id(decision_id))}:answer:{_safe(decision_id)}"
+
+
+def seen(partition: int, kind: str, caller_id: str) -> str:
+    """Return the key that remembers a caller's id; `kind` is o (outcome) or e (event)."""
+    return f"nba:{tag(partition)}:seen:{kind}:{blake2b(caller_id.encode(), digest_size=16).hexdigest()}"
+
+
+def partition_of_id(decision_id: str) -> int:
+    """Return the partition of a decision id; a text that is no decision id is given one by its hash, to park it."""
+    partition = partition_of_decision(decision_id)
+    return partition_of(decision_id) if partition is None else partition
+
+
+def _safe(decision_id: str) -> str:
+    return decision_id if partition_of_decision(decision_id) is not None else customer_digest(decision_id)
