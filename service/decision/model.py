@@ -6,6 +6,7 @@ Arrays over customers have n_customers as their last axis or only axis; arrays o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -71,6 +72,7 @@ class Rule:
         text: The SQL boolean expression as written.
         reason: What to tell a person when it excludes, in the catalogue's words.
         expression: The parsed and typed tree.
+        why: What it says for an action that it lets through, in the catalogue's words; "" to say nothing.
     """
 
     id: str
@@ -80,13 +82,19 @@ class Rule:
     text: str
     reason: str
     expression: Expression
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
     """At most `limit` contacts of the scope in the rolling window, counted over `channels` (empty: all).
 
+    A contact is one action shown; it binds the actions of its scope on its channels. The actions of one answer count
+    among each other, save for caps on responses (click, accept, reject), which an answer alone does not bring.
+
     Attributes:
+        scope: all | marketing | issue | group | action.
+        scope_id: Which issue, group or action; "*" for each on its own; "" for all and marketing.
         counted: decision | impression | click | accept | reject.
         window_seconds: Rolling window before the decision time.
     """
@@ -106,6 +114,7 @@ class Treatment:
     """An action's form for one channel and the placements it fits.
 
     Attributes:
+        cost: What showing this form costs, on top of the action's cost.
         content: locale -> field -> text.
     """
 
@@ -114,6 +123,7 @@ class Treatment:
     channel: str
     placements: tuple[str, ...]
     content: Mapping[str, Mapping[str, str]]
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +217,8 @@ class Catalogue:
         context_weights: (channel, issue) -> weight, 1.0 where absent.
         thresholds: issue -> least propensity that may be placed.
         expires_seconds: How long an answer is good for.
+        least_priority: What comes out of arbitration below this is not placed.
+        fallback: Id of the action to show when nothing can be decided; "" for none.
     """
 
     version: str
@@ -225,6 +237,8 @@ class Catalogue:
     default_locale: str
     expires_seconds: float
     channels: tuple[str, ...]
+    least_priority: float = -math.inf
+    fallback: str = ""
     index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -339,9 +353,13 @@ class Decisions:
         reasons: (n, m) int32, position in `Catalogue.rules` (engagement stages) or `Catalogue.caps` (contact policy), else -1.
         propensities, priorities: (n, m), NaN where the candidate never came so far.
         chosen: for each customer, what is shown, in order.
-        withheld: for each customer of the hold-out, what would have been shown; else empty.
+        withheld: for each customer of the hold-out, the marketing that would have been shown; else empty.
         arms: (n,) arm names. arm_probabilities: (n,).
         as_of: (n_columns + 1, n) the columns the decision was made on.
+        extras: (n_extras, n) context fields and pseudo columns, in the order of `CompiledCatalogue.extras`.
+        room: (n, n_counters) what the caps leave for this answer, in the order of `CompiledCatalogue.caps.counters`.
+        distributions: (n_slots, n, m) P(candidate in the slot), given the arm and what was placed before; the rows of
+            a slot that stayed empty are zero. Of the hold-out: of what would have been shown.
     """
 
     now: float
@@ -357,3 +375,6 @@ class Decisions:
     arms: tuple[str, ...]
     arm_probabilities: Floats
     as_of: Floats
+    extras: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    room: Ints = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
+    distributions: Floats = field(default_factory=lambda: np.empty((0, 0, 0)))

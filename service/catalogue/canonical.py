@@ -1,0 +1,75 @@
+"""A catalogue as plain data, and its version: a digest of the content, whatever the file looks like."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+from service.decision.model import Action, Catalogue, Rule
+
+
+def to_jsonable(catalogue: Catalogue) -> dict[str, Any]:
+    """Return the catalogue as JSON-able data: what `GET /v1/catalogue` answers."""
+    return {
+        "version": catalogue.version,
+        "currency": catalogue.currency,
+        "default_locale": catalogue.default_locale,
+        "expires_seconds": catalogue.expires_seconds,
+        "least_priority": _finite(catalogue.least_priority),
+        "fallback": catalogue.fallback or None,
+        "channels": list(catalogue.channels),
+        "placements": [asdict(placement) for placement in catalogue.placements],
+        "context": [{"name": f.name, "values": list(f.vocabulary) or None} for f in catalogue.context],
+        "experiment": {
+            "id": catalogue.experiment.id,
+            "salt": catalogue.experiment.salt,
+            "arms": [{"name": name, "share": share} for name, share in catalogue.experiment.arms],
+        },
+        "exploration": asdict(catalogue.exploration),
+        "issues": {
+            issue: {
+                "factors": list(factors),
+                "threshold": catalogue.thresholds.get(issue, 0.0),
+                "context_weights": {c: w for (c, name), w in sorted(catalogue.context_weights.items()) if name == issue},
+            }
+            for issue, factors in sorted(catalogue.arbitration.items())
+        },
+        "actions": [_action(action) for action in catalogue.actions],
+        "treatments": [
+            {"id": t.id, "action_id": t.action_id, "channel": t.channel, "placements": list(t.placements),
+             "cost": t.cost, "content": {locale: dict(fields) for locale, fields in t.content.items()}}
+            for t in catalogue.treatments
+        ],
+        "rules": [_rule(rule) for rule in catalogue.rules],
+        "caps": [{**asdict(cap), "channels": list(cap.channels)} for cap in catalogue.caps],
+    }  # fmt: skip
+
+
+def version_of(catalogue: Catalogue) -> str:
+    """Return 12 hex digits of the SHA-256 of the content."""
+    content = {**to_jsonable(catalogue), "version": None}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _action(action: Action) -> dict[str, Any]:
+    return {
+        **asdict(action),
+        "scoring": action.scoring.value,
+        "starts_at": _finite(action.starts_at),
+        "ends_at": _finite(action.ends_at),
+    }
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    return {
+        "id": rule.id, "stage": rule.stage.name.lower(), "scope": rule.scope, "scope_id": rule.scope_id,
+        "rule": rule.text, "reason": rule.reason, "why": rule.why,
+    }  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

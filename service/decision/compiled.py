@@ -1,0 +1,207 @@
+"""A catalogue prepared for deciding: all static work, done once at load. Knows no customer and no request's content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.matrix import ActionTable, Columns
+from service.decision.circuit import Circuit
+from service.decision.contact_policy import CapTable
+from service.decision.expression import CHANNEL, KNOWN, columns_read
+from service.decision.model import CAMPAIGN_TYPES, ISSUES, Action, Catalogue, Rule, Scoring, Treatment
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ChannelPlan:
+    """The candidates of one channel, m treatments of k actions, in the order of their ids: so no tie depends on the file.
+
+    Attributes:
+        candidates: (m,) positions in `Catalogue.treatments`.
+        actions: (m,) positions in `Catalogue.actions`.
+        distinct_actions: (k,) positions in `Catalogue.actions`.
+        action_starts: (k,) first candidate of each distinct action.
+        action_slots: (m,) position in `distinct_actions`.
+        rules: (m, r) positions in `Catalogue.rules` that bind the candidate, in order of stage, then id; padded with
+            the number of rules, which stands for a rule that always passes.
+        counters: (m, n_caps) see `CapTable.counter_of`.
+        fits: placement -> (m,) whether the candidate fits it.
+        multipliers, costs: (m,) priority = propensity x multiplier - cost.
+        least_propensities: (m,).
+        needs_score, is_risk: (k,). priors: (k,).
+        is_marketing, may_be_unlogged: (m,). starts_at, ends_at: (m,) with infinities for open.
+        issues, groups, action_ids: (m,) texts.
+    """
+
+    channel: str
+    candidates: Ints
+    actions: Ints
+    distinct_actions: Ints
+    action_starts: Ints
+    action_slots: Ints
+    rules: Ints
+    counters: Ints
+    placements: tuple[tuple[str, int], ...]
+    fits: Mapping[str, Bools]
+    multipliers: Floats
+    costs: Floats
+    least_propensities: Floats
+    needs_score: Bools
+    is_risk: Bools
+    priors: Floats
+    is_marketing: Bools
+    may_be_unlogged: Bools
+    starts_at: Floats
+    ends_at: Floats
+    issues: NDArray[np.str_]
+    groups: NDArray[np.str_]
+    action_ids: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class CompiledCatalogue:
+    """What `engine.decide` runs on.
+
+    Attributes:
+        catalogue: As loaded.
+        columns: The matrix columns that its rules read.
+        action_table: The model's view of `catalogue.actions`, in their order.
+        extras: Names of pseudo columns and context fields, in the order of `Decisions.extras`.
+        circuit: All rules, in the order of `catalogue.rules`.
+        rule_stages: (n_rules + 1,) `Stage` of each rule; the last stands for the rule that always passes.
+        caps: All caps.
+        plans: channel -> its candidates.
+    """
+
+    catalogue: Catalogue
+    columns: Columns
+    action_table: ActionTable
+    extras: tuple[str, ...]
+    circuit: Circuit
+    rule_stages: NDArray[np.int8]
+    caps: CapTable
+    plans: Mapping[str, ChannelPlan]
+
+
+def compile_catalogue(catalogue: Catalogue, columns: Columns) -> CompiledCatalogue:
+    """Prepare a catalogue for deciding.
+
+    Raises:
+        KeyError: A rule reads a column that neither `columns` nor the catalogue's context has.
+    """
+    extras = (CHANNEL, KNOWN, *(field.name for field in catalogue.context))
+    trees = [rule.expression for rule in catalogue.rules]
+    names = tuple(dict.fromkeys(name for tree in trees for name in columns_read(tree)))
+    caps = CapTable.of(catalogue)
+    return CompiledCatalogue(
+        catalogue,
+        columns,
+        action_table(catalogue.actions, columns),
+        extras,
+        Circuit(trees, names, columns.index, extras),
+        np.array([*(rule.stage for rule in catalogue.rules), 0], dtype=np.int8),
+        caps,
+        {channel: _plan(catalogue, channel, caps) for channel in catalogue.channels},
+    )
+
+
+def action_table(actions: Sequence[Action], columns: Columns) -> ActionTable:
+    """Resolve what the model input needs of the actions."""
+    types = {name: float(code) for code, name in enumerate(CAMPAIGN_TYPES)}
+    return ActionTable.of(
+        columns,
+        [float(ISSUES.index(action.issue)) for action in actions],
+        [action.member for action in actions],
+        [types[action.campaign_type] if action.campaign_type else np.nan for action in actions],
+        [action.window_days for action in actions],
+    )
+
+
+def _plan(catalogue: Catalogue, channel: str, caps: CapTable) -> ChannelPlan:
+    pairs = sorted(
+        (treatment.action_id, treatment.id, position)
+        for position, treatment in enumerate(catalogue.treatments)
+        if treatment.channel == channel
+    )
+    treatments = [catalogue.treatments[position] for _, _, position in pairs]
+    positions = [catalogue.index[treatment.action_id] for treatment in treatments]
+    actions = [catalogue.actions[position] for position in positions]
+    starts = [i for i in range(len(pairs)) if i == 0 or pairs[i][0] != pairs[i - 1][0]]
+    distinct = [actions[i] for i in starts]
+    multipliers, costs = _economics(catalogue, channel, actions, treatments)
+    placements = [p for p in catalogue.placements if p.channel == channel]
+    return ChannelPlan(
+        channel=channel,
+        candidates=np.array([position for _, _, position in pairs], dtype=np.int64),
+        actions=np.array(positions, dtype=np.int64),
+        distinct_actions=np.array([positions[i] for i in starts], dtype=np.int64),
+        action_starts=np.array(starts, dtype=np.int64),
+        action_slots=np.searchsorted(np.array(starts), np.arange(len(pairs)), side="right") - 1,
+        rules=_binding_rules(catalogue.rules, actions, treatments),
+        counters=caps.counter_of[np.array(positions, dtype=np.int64)],
+        placements=tuple((p.id, p.slots) for p in placements),
+        fits={p.id: np.array([p.id in t.placements for t in treatments], dtype=np.bool_) for p in placements},
+        multipliers=multipliers,
+        costs=costs,
+        least_propensities=np.array([catalogue.thresholds.get(action.issue, 0.0) for action in actions]),
+        needs_score=np.array([action.scoring is not Scoring.PRIOR for action in distinct], dtype=np.bool_),
+        is_risk=np.array([action.scoring is Scoring.RISK for action in distinct], dtype=np.bool_),
+        priors=np.array([action.prior for action in distinct], dtype=np.float64),
+        is_marketing=np.array([action.is_marketing for action in actions], dtype=np.bool_),
+        may_be_unlogged=np.array([action.may_be_unlogged for action in actions], dtype=np.bool_),
+        starts_at=np.nan_to_num(np.array([action.starts_at for action in actions]), nan=-np.inf),
+        ends_at=np.nan_to_num(np.array([action.ends_at for action in actions]), nan=np.inf),
+        issues=np.array([action.issue for action in actions], dtype=np.str_),
+        groups=np.array([action.group for action in actions], dtype=np.str_),
+        action_ids=np.array([action.id for action in actions], dtype=np.str_),
+    )
+
+
+def factors_on(catalogue: Catalogue, issue: str, factor: str) -> bool:
+    """Say whether a factor of the priority is switched on for an issue."""
+    return factor in catalogue.arbitration.get(issue, ())
+
+
+def _economics(
+    catalogue: Catalogue, channel: str, actions: Sequence[Action], treatments: Sequence[Treatment]
+) -> tuple[Floats, Floats]:
+    """Return (m,) what a propensity is multiplied with, and (m,) what is taken off."""
+    multipliers, costs = [], []
+    for action, treatment in zip(actions, treatments, strict=True):
+        multiplier = 1.0
+        if factors_on(catalogue, action.issue, "context_weight"):
+            multiplier *= catalogue.context_weights.get((channel, action.issue), 1.0)
+        if factors_on(catalogue, action.issue, "value"):
+            multiplier *= action.value
+        if factors_on(catalogue, action.issue, "lever"):
+            multiplier *= action.lever
+        multipliers.append(multiplier)
+        costs.append(action.cost + treatment.cost if factors_on(catalogue, action.issue, "cost") else 0.0)
+    return np.array(multipliers, dtype=np.float64), np.array(costs, dtype=np.float64)
+
+
+def _binding_rules(rules: Sequence[Rule], actions: Sequence[Action], treatments: Sequence[Treatment]) -> Ints:
+    order = sorted(range(len(rules)), key=lambda r: (rules[r].stage, rules[r].id))
+    binding = [
+        [r for r in order if _binds(rules[r], action, treatment)]
+        for action, treatment in zip(actions, treatments, strict=True)
+    ]
+    width = max(map(len, binding), default=0)
+    padded = [row + [len(rules)] * (width - len(row)) for row in binding]
+    return np.array(padded, dtype=np.int64).reshape(len(binding), width)
+
+
+def _binds(rule: Rule, action: Action, treatment: Treatment) -> bool:
+    return rule.scope_id == treatment.id if rule.scope == "treatment" else in_scope(rule, action)
+
+
+def in_scope(rule: Rule, action: Action) -> bool:
+    """Say whether a rule of a scope other than treatment binds an action."""
+    return {"all": "", "issue": action.issue, "group": action.group, "action": action.id}[rule.scope] == rule.scope_id

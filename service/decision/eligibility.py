@@ -1,0 +1,114 @@
+"""Which candidates may be shown to whom, and if not, why: the first reason in order. Knows no score and no value.
+
+Order: switched off, out of dates, issue not asked, no consent, engagement rules (eligibility, applicability,
+suitability), contact policy, loggability. What a rule cannot decide for lack of data excludes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.decision.compiled import ChannelPlan, CompiledCatalogue
+from service.decision.model import CustomerBatch, Request, Stage
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Stages = NDArray[np.int8]
+Reasons = NDArray[np.int32]
+
+
+def admit(
+    catalogue: CompiledCatalogue,
+    plan: ChannelPlan,
+    batch: CustomerBatch,
+    request: Request,
+    passes: Bools,
+    room: Ints,
+    now: float,
+) -> tuple[Stages, Reasons]:
+    """Filter the candidates of a channel.
+
+    Args:
+        passes: (n_rules, n_customers) which rules are TRUE.
+        room: (n_customers, n_counters) what the caps leave.
+        now: Decision time, Unix seconds.
+
+    Returns:
+        (n_customers, m) the stage at which each candidate ended, `Stage.NOT_SELECTED` where it goes on; and
+        (n_customers, m) the position of the rule or cap that ended it, else -1.
+    """
+    shape = (len(batch.customer_ids), len(plan.candidates))
+    stages = np.full(shape, Stage.NOT_SELECTED, dtype=np.int8)
+    reasons = np.full(shape, -1, dtype=np.int32)
+    # Written from the last reason to the first, so that the first stands.
+    if not batch.is_loggable:
+        stages[:, ~plan.may_be_unlogged] = Stage.MUST_BE_LOGGED
+    _apply_caps(plan, room, stages, reasons)
+    _apply_rules(catalogue, plan, passes, stages, reasons)
+    _apply_consent(plan, batch, stages, reasons)
+    _apply_static(plan, batch, request, now, stages, reasons)
+    return stages, reasons
+
+
+def _apply_caps(plan: ChannelPlan, room: Ints, stages: Stages, reasons: Reasons) -> None:
+    if not room.size or room.min() > 0:
+        return
+    is_full = np.zeros((room.shape[0], room.shape[1] + 1), dtype=np.bool_)
+    np.less_equal(room, 0, out=is_full[:, :-1])
+    # Counter -1 ("this cap is not about the action") reads the last column, which is never full.
+    capped = is_full[:, plan.counters]
+    first = capped.argmax(axis=2)
+    is_out = capped.any(axis=2)
+    stages[is_out] = Stage.CONTACT_POLICY
+    reasons[is_out] = first[is_out]
+
+
+def _apply_rules(
+    catalogue: CompiledCatalogue, plan: ChannelPlan, passes: Bools, stages: Stages, reasons: Reasons
+) -> None:
+    n_rules, n_customers = passes.shape
+    fails = np.zeros((n_customers, n_rules + 1), dtype=np.bool_)
+    np.logical_not(passes.T, out=fails[:, :-1])
+    if not plan.rules.shape[1]:
+        return
+    failing = fails[:, plan.rules]
+    is_out = failing.any(axis=2)
+    first = failing.argmax(axis=2)
+    broken = np.take_along_axis(plan.rules[None], first[:, :, None], axis=2)[:, :, 0]
+    np.copyto(stages, catalogue.rule_stages[broken], where=is_out)
+    np.copyto(reasons, broken, where=is_out, casting="same_kind")
+
+
+def _apply_consent(plan: ChannelPlan, batch: CustomerBatch, stages: Stages, reasons: Reasons) -> None:
+    is_out = (batch.consents != 1)[:, None] & plan.is_marketing
+    stages[is_out] = Stage.NO_CONSENT
+    reasons[is_out] = -1
+
+
+def _apply_static(
+    plan: ChannelPlan, batch: CustomerBatch, request: Request, now: float, stages: Stages, reasons: Reasons
+) -> None:
+    """Apply what is the same for every customer."""
+    if request.issues:
+        _exclude(~np.isin(plan.issues, request.issues), Stage.ISSUE_NOT_ASKED, stages, reasons)
+    _exclude((now < plan.starts_at) | (now >= plan.ends_at), Stage.OUT_OF_DATES, stages, reasons)
+    if batch.paused:
+        _exclude(_paused(plan, batch.paused), Stage.SWITCHED_OFF, stages, reasons)
+
+
+def _exclude(is_out: Bools, stage: Stage, stages: Stages, reasons: Reasons) -> None:
+    if is_out.any():
+        stages[:, is_out] = stage
+        reasons[:, is_out] = -1
+
+
+def _paused(plan: ChannelPlan, paused: frozenset[tuple[str, str]]) -> Bools:
+    if ("all", "") in paused or ("channel", plan.channel) in paused:
+        return np.ones(len(plan.candidates), dtype=np.bool_)
+    is_paused = np.zeros(len(plan.candidates), dtype=np.bool_)
+    for kind, texts in (("issue", plan.issues), ("group", plan.groups), ("action", plan.action_ids)):
+        names = [name for scope, name in paused if scope == kind]
+        if names:
+            is_paused |= np.isin(texts, names)
+    return is_paused

@@ -1,0 +1,34 @@
+"""Which arm of the experiment a customer is in: sticky, by salted hash, and independent of any decision's random key."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.decision.model import Experiment
+
+NBA, HOLDOUT, RANDOM, PROPENSITY_ONLY = "nba", "holdout", "random", "propensity_only"
+ARMS = (NBA, HOLDOUT, RANDOM, PROPENSITY_ONLY)
+
+
+def fraction(salt: str, customer_id: str) -> float:
+    """Map a customer to [0, 1) with 53 bits of blake2b keyed by the salt (at most 64 bytes of UTF-8)."""
+    digest = hashlib.blake2b(customer_id.encode(), digest_size=8, key=salt.encode()).digest()
+    return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
+
+
+def assign_arms(experiment: Experiment, customer_ids: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Assign arms by cumulative shares.
+
+    Returns:
+        (n_customers,) names of arms, and (n_customers,) their shares.
+    """
+    # The last arm takes what rounding leaves, so that no fraction falls off the end.
+    bounds = np.cumsum([share for _, share in experiment.arms])[:-1]
+    fractions = np.array([fraction(experiment.salt, customer_id) for customer_id in customer_ids])
+    arms = np.searchsorted(bounds, fractions, side="right")
+    shares = np.array([share for _, share in experiment.arms])
+    return tuple(experiment.arms[arm][0] for arm in arms), shares[arms]

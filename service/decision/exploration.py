@@ -1,0 +1,86 @@
+"""With what probability each candidate takes a slot, and the draw from it. Knows no policy and no placement.
+
+The vector of probabilities is computed first and then drawn from: what is logged is exactly what was drawn with.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
+
+def draws(keys: Keys, n_draws: int) -> Floats:
+    """Derive uniform draws from each customer's key: splitmix64 (Steele, Lea, Flood 2014) as a counter-based mix.
+
+    Args:
+        keys: (n_customers,) uint64.
+
+    Returns:
+        (n_draws, n_customers) in [0, 1), multiples of 2^-53.
+    """
+    counters = np.arange(1, n_draws + 1, dtype=np.uint64)[:, None] * GOLDEN
+    z = keys[None, :] + counters
+    z = (z ^ (z >> np.uint64(30))) * MIX_1
+    z = (z ^ (z >> np.uint64(27))) * MIX_2
+    z ^= z >> np.uint64(31)
+    return (z >> np.uint64(11)) * 2.0**-53
+
+
+def greedy_mix(scores: Floats, is_available: Bools, epsilons: Floats) -> Floats:
+    """Give (1 - epsilon) to the best candidate and epsilon to all evenly; 0 is greedy, 1 uniform.
+
+    Args:
+        scores: (n_customers, m); ties go to the first candidate.
+        is_available: (n_customers, m).
+        epsilons: (n_customers, 1).
+
+    Returns:
+        (n_customers, m) probabilities; a row without an available candidate is all 0.
+    """
+    ranked = np.where(is_available, scores, -np.inf)
+    n_available = is_available.sum(axis=1, keepdims=True)
+    share = epsilons / np.maximum(n_available, 1)
+    probabilities = np.where(is_available, share, 0.0)
+    rows = np.arange(len(scores))
+    best = ranked.argmax(axis=1)
+    probabilities[rows, best] += np.where(n_available[:, 0] > 0, 1.0 - epsilons[:, 0], 0.0)
+    return probabilities
+
+
+def softmax(scores: Floats, is_available: Bools, temperature: float) -> Floats:
+    """Give each available candidate a probability in proportion to exp(score / temperature).
+
+    Args:
+        scores: (n_customers, m). temperature: in units of the score, above 0.
+
+    Returns:
+        (n_customers, m) probabilities; a row without an available candidate is all 0.
+    """
+    ranked = np.where(is_available, scores, -np.inf)
+    best = ranked.max(axis=1, keepdims=True)
+    weights = np.exp((ranked - np.where(np.isfinite(best), best, 0.0)) / temperature)
+    return weights / np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+def draw(probabilities: Floats, uniforms: Floats) -> Ints:
+    """Draw one candidate a row by inversion.
+
+    Args:
+        probabilities: (n_customers, m). uniforms: (n_customers,) in [0, 1).
+
+    Returns:
+        (n_customers,) positions; -1 where the row is all 0.
+    """
+    cumulative = np.cumsum(probabilities, axis=1)
+    total = cumulative[:, -1]
+    # Strictly above: a candidate of probability 0 repeats its predecessor's sum and can never be the first above.
+    chosen = (cumulative > (uniforms * total)[:, None]).argmax(axis=1)
+    return np.where(total > 0, chosen, -1)
