@@ -11,7 +11,7 @@ from pathlib import Path
 
 from features.matrix import Columns
 from service.adapters.bundle_dir import BundleDir
-from service.adapters.clock import open_clock
+from service.adapters.clock import WallClock, open_clock
 from service.adapters.embedded import EmbeddedServer
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
@@ -115,7 +115,7 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
     """
     async with AsyncExitStack() as stack:
         features_url, state_url = redis_urls(settings, stack)
-        clock = open_clock(settings.var / "clock.json" if settings.clock == "auto" else None)
+        clock = open_clock(settings.var / "clock.json") if settings.clock == "auto" else WallClock()
         state = RedisState(
             features_url, state_url, decision_ttl_seconds=settings.decision_ttl_days * 86_400, clock=clock
         )

@@ -121,12 +121,13 @@ def agent(
     from service.model_agent import follow, sync_once
 
     settings = Settings()
+    models, registry = settings.var / "models", os.environ["NBA_FEAST_REGISTRY"]
     if not once:
-        follow(settings.mlflow_uri, settings.var)
+        follow(models, settings.mlflow_uri, registry)
         return
-    digest = sync_once(settings.mlflow_uri, settings.var)
+    digest = sync_once(models, settings.mlflow_uri, registry)
     if digest is None:
-        raise Stop("no bundle was made: no champion in MLflow, or it was refused (var/models/refused.json says why)")
+        raise Stop("no bundle was made: MLflow has no champion, or it was refused (var/models/refused.json says why)")
     console.print(f"nba: bundle {digest[:12]} is current")
 
 
@@ -222,12 +223,15 @@ def check(path: Annotated[Path | None, typer.Argument(help="Default: the catalog
 
 def explain_failure(error: BaseException) -> str | None:
     """Return the one sentence for a failure that a person can mend, or None for a defect."""
+    from service.adapters.clock import ClockFileError
     from service.catalogue.loader import CatalogueError
     from service.online import NothingLoaded
-    from service.ports import StoreUnavailable
+    from service.ports import BundleRefused, StoreUnavailable
 
-    if isinstance(error, Stop | CatalogueError):
+    if isinstance(error, Stop | CatalogueError | ClockFileError):
         return str(error)
+    if isinstance(error, BundleRefused):
+        return f"the champion was refused and the bundle in use stays: {error}"
     if isinstance(error, NothingLoaded):
         return "no model bundle was made yet; run `make train` (or `nba prepare` and `nba agent --once`) first"
     if isinstance(error, StoreUnavailable):

@@ -197,6 +197,9 @@ def take_customer(
         arms=decisions.arms[one],
         arm_probabilities=decisions.arm_probabilities[one],
         as_of=np.ascontiguousarray(decisions.as_of[:, one]),
+        extras=np.ascontiguousarray(decisions.extras[:, one]),
+        room=decisions.room[one],
+        distributions=np.ascontiguousarray(decisions.distributions[:, one]),
     )
     reasons = degraded(gathered.degraded_reasons, single)
     return Decided(decision_id, single.customer_ids[0], serving, single, alone, reasons)
@@ -205,7 +208,9 @@ def take_customer(
 def reselect(decided: Decided, refused: Sequence[str]) -> Decided:
     """Select again without the refused actions."""
     keys = np.array([log.random_key(decided.decision_id, decided.customer_id)], dtype=np.uint64)
-    decisions = select_again(decided.decisions, decided.serving.catalogue, 0, frozenset(refused), keys)
+    catalogue = decided.serving.catalogue
+    positions = [catalogue.catalogue.index[action] for action in refused]
+    decisions = select_again(decided.decisions, catalogue, 0, positions, keys)
     return replace(decided, decisions=decisions, reselected=True)
 
 
