@@ -1,0 +1,28 @@
+"""The worlds that tests share: built once a session, from real data, by the real steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.small_world import SmallWorld, build_small_world
+
+from tests.served import Served, serve
+
+DECEMBER_31 = 1_514_682_000.0
+"""2017-12-31 01:00 UTC: after the last transaction of the example."""
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> SmallWorld:
+    """Some hundred households: history, snapshots, a registered champion and its bundle."""
+    return build_small_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def served(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The small world behind a running service and worker; the clock stands at the end of the data."""
+    tmp: Path = tmp_path_factory.mktemp("served")
+    with serve(small_world.var, small_world.mlflow_uri, DECEMBER_31, tmp) as running:
+        yield running
