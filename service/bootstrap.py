@@ -9,9 +9,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.contract import LAYOUT
 from features.matrix import Columns
 from service.adapters.bundle_dir import BundleDir
 from service.adapters.clock import WallClock, open_clock
+from service.adapters.connection import Link
 from service.adapters.embedded import EmbeddedServer
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
@@ -116,9 +118,9 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
     async with AsyncExitStack() as stack:
         features_url, state_url = redis_urls(settings, stack)
         clock = open_clock(settings.var / "clock.json") if settings.clock == "auto" else WallClock()
-        state = RedisState(
-            features_url, state_url, decision_ttl_seconds=settings.decision_ttl_days * 86_400, clock=clock
-        )
+        features_link = Link(features_url)
+        state_link = features_link if state_url == features_url else Link(state_url)
+        state = RedisState(features_link, state_link, LAYOUT, decision_ttl_days=settings.decision_ttl_days)
         stack.push_async_callback(state.close)
         journal = RedisJournal(
             state_url,

@@ -224,11 +224,12 @@ def check(path: Annotated[Path | None, typer.Argument(help="Default: the catalog
 def explain_failure(error: BaseException) -> str | None:
     """Return the one sentence for a failure that a person can mend, or None for a defect."""
     from service.adapters.clock import ClockFileError
+    from service.adapters.embedded import EmbeddedServerError
     from service.catalogue.loader import CatalogueError
     from service.online import NothingLoaded
     from service.ports import BundleRefused, StoreUnavailable
 
-    if isinstance(error, Stop | CatalogueError | ClockFileError):
+    if isinstance(error, Stop | CatalogueError | ClockFileError | EmbeddedServerError):
         return str(error)
     if isinstance(error, BundleRefused):
         return f"the champion was refused and the bundle in use stays: {error}"

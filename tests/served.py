@@ -35,7 +35,9 @@ class Served:
         """Call it; return status and parsed body."""
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json", **named}, method=method)
+        request = urllib.request.Request(
+            self.base + path, data, {"Content-Type": "application/json", **named}, method=method
+        )
         try:
             with urllib.request.urlopen(request, timeout=20) as response:
                 return response.status, _parsed(response.read())

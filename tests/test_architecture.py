@@ -12,7 +12,11 @@ ROOT = Path(__file__).parent.parent
 def test_import_rules() -> None:
     """No floor imports a higher one, the core is pure, training knows nothing of serving."""
     done = subprocess.run(
-        [Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 

@@ -155,7 +155,7 @@ def test_bodies_that_are_no_json(served: Served) -> None:
 
 
 def test_outcomes_find_their_decision(served: Served, fresh: Callable[[], str]) -> None:
-    """Accepted once, then a duplicate; other content is a conflict; a foreign action 422; an unknown decision is parked."""
+    """Accepted once, then a duplicate; other content is a conflict; a foreign action 422; an unknown decision parked."""
     customer, _ = nba_arm(served, fresh)
     decision = served.decide(customer)
     outcome = {
@@ -220,7 +220,8 @@ def test_a_shown_action_is_capped_next_time(served: Served, fresh: Callable[[], 
     customer, _ = nba_arm(served, fresh)
     decision = served.decide(customer, limit=1, issues=["upsell", "cross_sell", "retention"])
     shown = decision["actions"][0]["action_id"]
-    outcome = {"outcome_id": f"o-{next(numbers)}", "decision_id": decision["decision_id"], "action_id": shown, "type": "impression"}  # fmt: skip
+    ids = {"outcome_id": f"o-{next(numbers)}", "decision_id": decision["decision_id"]}
+    outcome = {**ids, "action_id": shown, "type": "impression"}
     assert served.call("POST", "/v1/outcomes", outcome)[0] == 202
     trace = served.decide(customer, dry_run=True, explain="full")["trace"]
     rows = [row for row in trace if row["action_id"] == shown]
@@ -256,7 +257,7 @@ def test_every_decision_and_outcome_reaches_the_lake_once(served: Served, fresh:
 
 
 def test_api_and_batch_are_bit_equal(served: Served, households: list[str], tmp_path: Any) -> None:
-    """For 200 households, with the same facts, contacts, now and random key, API and batch decide the same to the bit."""
+    """For 200 households, with the same facts, contacts, now and random key, API and batch are equal to the bit."""
     served.set_clock(DECEMBER_31 + 3600)
     some = households[-200:]
     assert len(some) == 200
