@@ -128,7 +128,9 @@ def journey_columns(days: Floats, days_since_first_seen: Floats, now: Now) -> Fl
     """Journey columns and stage from the latest shopping days.
 
     Stages follow the customer's own rhythm (gaps between shopping days, p90 = the lower 90 % quantile of its own
-    gaps): lapsing after a silence longer than clip(2.5 p90, 14, 90) days, lapsed after clip(4 p90, 60, 180).
+    gaps): lapsing after a silence longer than clip(2.5 p90, 14, 90) days, lapsed after clip(4 p90, 60, 180). A trip is
+    a shopping day: who never shopped is new, and loyal is who shopped on 12 days or more, 9 of them in 90 days, with a
+    mean gap of 10 days or less.
 
     Args:
         days: (capacity, n_customers) distinct local day numbers, ascending, NaN-padded at the end.
@@ -153,13 +155,13 @@ def journey_columns(days: Floats, days_since_first_seen: Floats, now: Now) -> Fl
     silence = np.maximum(today - last, 0.0)
     in_28 = np.where(count > 0, np.count_nonzero(days > today - 28, axis=0), np.nan)
     in_90 = np.where(count > 0, np.count_nonzero(days > today - 90, axis=0), np.nan)
-    # np.fmax drops NaN: who has a single shopping day, and so no rhythm, is judged by the lower bounds.
-    lapsing_after = np.clip(np.fmax(2.5 * p90, 14.0), 14.0, 90.0)
-    lapsed_after = np.clip(np.fmax(4.0 * p90, 60.0), 60.0, 180.0)
+    # np.fmin drops NaN: who has a single shopping day, and so no rhythm yet, is given the longest patience.
+    lapsing_after = np.maximum(np.fmin(2.5 * p90, 90.0), 14.0)
+    lapsed_after = np.maximum(np.fmin(4.0 * p90, 180.0), 60.0)
     stage = np.select(
         [
             np.isnan(days_since_first_seen),
-            days_since_first_seen <= NEW_DAYS,
+            (days_since_first_seen <= NEW_DAYS) | (count == 0),
             silence > lapsed_after,
             silence > lapsing_after,
             (last_gap >= RETURNED_GAP_DAYS) & (silence <= RETURNED_WITHIN_DAYS),
