@@ -129,7 +129,12 @@ class CustomerState(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A validated outcome."""
+    """A validated outcome.
+
+    Attributes:
+        body_digest: Of what the caller sent, before defaults: what tells a repeat from other content under the same id.
+        flags: `clock_skew` where `occurred_at` lay ahead and was set to now.
+    """
 
     outcome_id: str
     decision_id: str
@@ -137,17 +142,25 @@ class Outcome:
     type: str
     value: float | None
     occurred_at: float
+    body_digest: str = ""
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A validated event; `properties` as the fold of `features.facts` takes them."""
+    """A validated event; `properties` as the fold of `features.facts` takes them.
+
+    Attributes:
+        body_digest, flags: As of an `Outcome`.
+    """
 
     event_id: str
     customer_id: str
     type: str
     occurred_at: float
     properties: Mapping[str, Any]
+    body_digest: str = ""
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +169,8 @@ class Receipt:
 
     Attributes:
         status: accepted | duplicate | conflict (same id, other content) | orphan (decision unknown, parked) |
-            foreign_action (the action was not in the decision; nothing stored).
+            foreign_action (the action was not in the decision; nothing stored) | invalid (nothing stored; `detail`
+            is `field: what is wrong`).
     """
 
     id: str

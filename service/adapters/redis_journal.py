@@ -1,0 +1,109 @@
+"""`ports.Journal` on Redis streams: outcomes and events, each through one atomic script. Keys: `redis_keys.py`.
+
+What is acknowledged is in the stream; when the store does not answer in time nothing is acknowledged, and sending the
+same again is harmless. An id is known within a partition: an outcome's is its decision's, an event's its customer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from service.adapters import redis_keys as keys
+from service.adapters.connection import Call, Link, Script
+from service.adapters.journal_entries import as_text, encode
+from service.adapters.redis_state import CONTACTS_DAYS
+from service.decision.record import partition_of, tag
+from service.ports import Event, Outcome, Receipt
+
+CONSENT_EVENT = "consent_changed"
+_CONTACTS_MS = int(CONTACTS_DAYS * 86_400_000)
+
+
+class RedisJournal:
+    """Appends to the partitioned journal.
+
+    Args:
+        url: The state store. deadline_seconds: For one call, however many items it carries.
+        idempotency_seconds: How long the id of an outcome or event is remembered.
+    """
+
+    def __init__(self, url: str, *, deadline_seconds: float, idempotency_seconds: float) -> None:
+        self._link = Link(url)
+        self._deadline_seconds = deadline_seconds
+        self._seen_ms = int(idempotency_seconds * 1000)
+        self._outcome, self._event = Script.read("outcome"), Script.read("event")
+
+    async def append_outcomes(self, outcomes: Sequence[Outcome], now: float) -> list[Receipt]:
+        """Deduplicate, append, and move contacts and evidence: one atomic script each. Raises StoreUnavailable."""
+        statuses = await self._run([self._outcome_call(outcome) for outcome in outcomes])
+        return [Receipt(o.outcome_id, status) for o, status in zip(outcomes, statuses, strict=True)]
+
+    async def append_events(self, events: Sequence[Event], now: float) -> list[Receipt]:
+        """Deduplicate, append, and apply consent: one atomic script each. Raises StoreUnavailable."""
+        statuses = await self._run([self._event_call(event) for event in events])
+        return [Receipt(e.event_id, status) for e, status in zip(events, statuses, strict=True)]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._link.close()
+
+    async def _run(self, calls: Sequence[Call]) -> list[str]:
+        if not calls:
+            return []
+        replies = await self._link.run(calls, deadline_seconds=self._deadline_seconds, reason="log_unavailable")
+        return [as_text(reply) for reply in replies]
+
+    def _outcome_call(self, outcome: Outcome) -> Call:
+        partition = keys.partition_of_id(outcome.decision_id)
+        return Call(
+            self._outcome,
+            [
+                keys.decision(outcome.decision_id),
+                keys.seen(partition, "o", outcome.outcome_id),
+                keys.of_partition(partition, "journal"),
+                keys.of_partition(partition, "evidence"),
+            ],
+            [
+                outcome.body_digest or _digest(encode(outcome)),
+                self._seen_ms,
+                encode(outcome),
+                outcome.decision_id,
+                outcome.action_id,
+                outcome.type,
+                repr(outcome.occurred_at),
+                f"nba:{tag(partition)}:contacts:",
+                _CONTACTS_MS,
+            ],
+        )
+
+    def _event_call(self, event: Event) -> Call:
+        partition = partition_of(event.customer_id)
+        field, value = _consent_of(event) if event.type == CONSENT_EVENT else ("", "")
+        return Call(
+            self._event,
+            [
+                keys.seen(partition, "e", event.event_id),
+                keys.of_partition(partition, "journal"),
+                keys.consent(event.customer_id),
+            ],
+            [
+                event.body_digest or _digest(encode(event)),
+                self._seen_ms,
+                encode(event),
+                field,
+                value,
+                repr(event.occurred_at),
+            ],
+        )
+
+
+def _consent_of(event: Event) -> tuple[str, str]:
+    said = event.properties
+    expiry = "" if said.get("expiry") is None else repr(float(said["expiry"]))
+    value = f"{int(bool(said['granted']))}|{expiry}|{said.get('source') or ''}|{event.occurred_at!r}"
+    return f"{said['channel']}|{said['purpose']}", value
+
+
+def _digest(body: bytes) -> str:
+    return blake2b(body, digest_size=16).hexdigest()

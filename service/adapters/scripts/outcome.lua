@@ -1,0 +1,38 @@
+#!lua
+-- Take one outcome: once for an id, only for an action of its decision; append it and move contacts and evidence.
+-- KEYS  1 decision  2 seen  3 journal  4 evidence
+-- ARGV  1 body digest  2 seen TTL ms  3 outcome blob  4 decision id  5 action id  6 type  7 occurred at
+--       8 prefix of contacts keys of this partition  9 contacts TTL ms
+-- The key of the customer's contacts is known only from the decision; it carries the same tag as KEYS.
+local before = redis.call('GET', KEYS[2])
+if before then
+  if before == ARGV[1] then return 'duplicate' end
+  return 'conflict'
+end
+
+local stored = redis.call('GET', KEYS[1])
+if not stored then
+  redis.call('XADD', KEYS[3], '*', 'k', 'orphan', 'v', '\146\192' .. ARGV[3])
+  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+  return 'orphan'
+end
+
+local at, _ = cmsgpack.unpack_one(stored, 1) -- past the journal id, which follows the array's one byte of header
+local blob = string.sub(stored, at + 1)
+local decision = cmsgpack.unpack(blob)
+local offer = nil
+for _, candidate in ipairs(decision[5]) do
+  if candidate[1] == ARGV[5] then offer = candidate end
+end
+if not offer then return 'foreign_action' end
+
+redis.call('XADD', KEYS[3], '*', 'k', 'outcome', 'v', '\146' .. blob .. ARGV[3])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+local contacts = ARGV[8] .. decision[2]
+local contact = table.concat(
+  {ARGV[6], ARGV[4], offer[1], offer[2], offer[3], offer[4], decision[4], offer[5] and '1' or '0'}, '|')
+if redis.call('ZADD', contacts, 'NX', ARGV[7], contact) == 1 then
+  redis.call('PEXPIRE', contacts, ARGV[9])
+  redis.call('HINCRBY', KEYS[4], ARGV[5] .. '|' .. ARGV[6], 1)
+end
+return 'accepted'

@@ -1,0 +1,163 @@
+"""Outcomes and events: check what a schema cannot, fill defaults, hand them to the journal.
+
+Decides what is taken in and which moment it is given. Knows the journal as a port and the events as `features.events`
+declares them; no store, no wire format. One bad item never refuses the others of its list.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+from features.events import EVENT_TYPES, EventError, check_event
+from service.ports import Clock, Event, Journal, Outcome, Receipt
+
+OUTCOME_TYPES = ("impression", "click", "accept", "reject", "conversion")
+CONSENT_EVENT = "consent_changed"
+SKEW_SECONDS = 300.0
+"""What is said to lie further ahead than this is given the present moment and flagged `clock_skew`."""
+MAX_ID = 128
+
+_CONSENT_FIELDS = ("channel", "purpose", "granted", "source", "expiry")
+Item = TypeVar("Item", Outcome, Event)
+
+
+class Refused(ValueError):
+    """An item that cannot be taken: `field: what is wrong`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Takes what customers did and what became of actions."""
+
+    journal: Journal
+    clock: Clock
+
+    async def take_outcomes(self, outcomes: Sequence[Outcome]) -> list[Receipt]:
+        """Check and append outcomes; a NaN `occurred_at` is the present moment.
+
+        Returns:
+            A receipt for each, in order. Raises StoreUnavailable: then none may be taken as stored.
+        """
+        now = self.clock.now()
+        return await _take(outcomes, now, checked_outcome, self.journal.append_outcomes)
+
+    async def take_events(self, events: Sequence[Event]) -> list[Receipt]:
+        """Check and append events, as `take_outcomes`."""
+        now = self.clock.now()
+        return await _take(events, now, checked_event, self.journal.append_events)
+
+
+async def _take(
+    items: Sequence[Item],
+    now: float,
+    check: Callable[[Item, float], Item],
+    append: Callable[[Sequence[Item], float], Awaitable[list[Receipt]]],
+) -> list[Receipt]:
+    receipts: dict[int, Receipt] = {}
+    good: dict[int, Item] = {}
+    for i, item in enumerate(items):
+        try:
+            good[i] = check(item, now)
+        except (Refused, EventError) as error:
+            receipts[i] = Receipt(_id_of(item), "invalid", str(error))
+    if good:
+        receipts.update(zip(good, await append(list(good.values()), now), strict=True))
+    return [receipts[i] for i in range(len(items))]
+
+
+def checked_outcome(outcome: Outcome, now: float) -> Outcome:
+    """Return the outcome as it goes to the journal.
+
+    Raises:
+        Refused: naming the field.
+    """
+    for name in ("outcome_id", "decision_id", "action_id"):
+        _check_id(name, getattr(outcome, name))
+    if outcome.type not in OUTCOME_TYPES:
+        raise Refused(f"type: is none of {', '.join(OUTCOME_TYPES)}")
+    if outcome.value is not None and not math.isfinite(outcome.value):
+        raise Refused("value: must be a finite number")
+    body = [outcome.decision_id, outcome.action_id, outcome.type, outcome.value, _said(outcome.occurred_at)]
+    return _timed(replace(outcome, body_digest=_digest(body)), now)
+
+
+def checked_event(event: Event, now: float) -> Event:
+    """Return the event as it goes to the journal; a consent's `expiry` becomes Unix seconds.
+
+    Raises:
+        Refused, EventError: naming the field.
+    """
+    _check_id("event_id", event.event_id)
+    _check_id("customer_id", event.customer_id)
+    properties = event.properties
+    if event.type == CONSENT_EVENT:
+        properties = checked_consent(properties)
+    elif event.type not in EVENT_TYPES:
+        raise Refused(f"type: is none of {', '.join((*EVENT_TYPES, CONSENT_EVENT))}")
+    else:
+        check_event(event.type, properties)
+    body = [event.customer_id, event.type, properties, _said(event.occurred_at)]
+    return _timed(replace(event, properties=properties, body_digest=_digest(body)), now)
+
+
+def checked_consent(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties of a consent: channel, purpose, granted, source, and expiry in Unix seconds or None."""
+    for name in said:
+        if name not in _CONSENT_FIELDS:
+            raise Refused(f"properties.{name}: is not known here (known: {', '.join(_CONSENT_FIELDS)})")
+    for name in ("channel", "purpose", "source"):
+        value = said.get(name)
+        if not isinstance(value, str) or not 0 < len(value) <= 100 or "|" in value:
+            raise Refused(f"properties.{name}: must be a text of 1 to 100 characters without '|'")
+    if not isinstance(said.get("granted"), bool):
+        raise Refused("properties.granted: must be true or false")
+    return {**said, "expiry": _moment(said.get("expiry"))}
+
+
+def _moment(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Refused("properties.expiry: must be a date and time with a zone, e.g. 2027-01-31T00:00:00Z")
+    return moment.timestamp()
+
+
+def _timed(item: Item, now: float) -> Item:
+    if math.isnan(item.occurred_at):
+        return replace(item, occurred_at=now)
+    if item.occurred_at > now + SKEW_SECONDS:
+        return replace(item, occurred_at=now, flags=(*item.flags, "clock_skew"))
+    return item
+
+
+def _check_id(name: str, value: str) -> None:
+    if not 0 < len(value) <= MAX_ID:
+        raise Refused(f"{name}: must be a text of 1 to {MAX_ID} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Refused(f"{name}: is not valid Unicode") from None
+
+
+def _said(occurred_at: float) -> float | None:
+    return None if math.isnan(occurred_at) else occurred_at
+
+
+def _id_of(item: Outcome | Event) -> str:
+    return item.outcome_id if isinstance(item, Outcome) else item.event_id
+
+
+def _digest(body: Any) -> str:
+    return blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=16).hexdigest()
