@@ -33,7 +33,7 @@ def to_jsonable(catalogue: Catalogue) -> dict[str, Any]:
             issue: {
                 "factors": list(factors),
                 "threshold": catalogue.thresholds.get(issue, 0.0),
-                "context_weights": {c: w for (c, name), w in sorted(catalogue.context_weights.items()) if name == issue},
+                "context_weights": _weights(catalogue, issue),
             }
             for issue, factors in sorted(catalogue.arbitration.items())
         },
@@ -62,6 +62,10 @@ def _action(action: Action) -> dict[str, Any]:
         "starts_at": _finite(action.starts_at),
         "ends_at": _finite(action.ends_at),
     }
+
+
+def _weights(catalogue: Catalogue, issue: str) -> dict[str, float]:
+    return {channel: weight for (channel, name), weight in catalogue.context_weights.items() if name == issue}
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

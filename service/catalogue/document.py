@@ -1,4 +1,4 @@
-"""A YAML document with positions, read strictly: every problem is noted with line, path and remedy, none stops the rest.
+"""A YAML document with positions, read strictly: each problem is noted with line, path and remedy, none stops the rest.
 
 Knows YAML and plain types; what a catalogue is made of is `loader`'s.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from service.catalogue.rules import suggest
 
 MAX_CHARACTERS = 4_000_000
+IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Problem(NamedTuple):
@@ -43,15 +45,16 @@ class CatalogueError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A node and the path to it."""
+    """A node, the path to it, and the 1-based line at which a reader looks for it: that of its key."""
 
     node: yaml.Node
     path: str
+    line: int
 
     @property
-    def line(self) -> int:
-        """1-based line of the node."""
-        return int(self.node.start_mark.line) + 1
+    def is_text(self) -> bool:
+        """Whether the node is one plain or quoted text."""
+        return isinstance(self.node, yaml.ScalarNode) and self.node.tag == "tag:yaml.org,2002:str"
 
 
 @dataclass
@@ -88,18 +91,25 @@ class Document:
             return
         seen: dict[str, int] = {}
         for key_node, value_node in place.node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
-            # A problem with an entry is reported at its key: there a reader looks for it.
-            inner = Place(value_node, f"{place.path}.{key}" if place.path else key)
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                self.problems.append(Problem(line, inner.path, f"the key {key!r} is not a text", "put it in quotes"))
+            line = _line(key_node)
+            is_text = isinstance(key_node, yaml.ScalarNode) and key_node.tag == "tag:yaml.org,2002:str"
+            key = str(key_node.value) if is_text else "?"
+            inner = Place(value_node, f"{place.path}.{key}" if place.path else key, line)
+            if not is_text:
+                self.note(inner, "a key is not a text", "put it in quotes")
             elif key in seen:
-                message = f"{key!r} is there twice, first in line {seen[key]}"
-                self.problems.append(Problem(line, inner.path, message, "remove or rename one"))
+                self.note(inner, f"{key!r} is there twice, first in line {seen[key]}", "remove or rename one")
             else:
                 seen[key] = line
                 yield key, inner
+
+    def identified(self, place: Place | None) -> Iterator[tuple[str, Place]]:
+        """Yield the entries of a mapping whose keys are ids."""
+        for key, inner in self.entries(place):
+            if IDENTIFIER.fullmatch(key):
+                yield key, inner
+            else:
+                self.note(inner, f"{key!r} is not an id", "use up to 64 letters, digits, _ and -")
 
     def items(self, place: Place | None) -> list[Place]:
         """Read a list."""
@@ -108,14 +118,14 @@ class Document:
         if not isinstance(place.node, yaml.SequenceNode):
             self.note(place, "expected a list", "write [a, b] or lines that begin with -")
             return []
-        return [Place(node, f"{place.path}[{i}]") for i, node in enumerate(place.node.value)]
+        return [Place(node, f"{place.path}[{i}]", _line(node)) for i, node in enumerate(place.node.value)]
 
     def text(self, place: Place | None, default: str = "", choices: Sequence[str] = ()) -> str:
         """Read a text, one of `choices` if there are any."""
         if place is None:
             return default
         node = place.node
-        if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
+        if not place.is_text:
             self.note(place, "expected a text", "write a text, in quotes where YAML takes it for something else")
             return default
         if choices and node.value not in choices:
@@ -175,7 +185,7 @@ class Document:
         except ValueError:
             self.note(place, f"{str(place.node.value)!r} is not a date", "write 2018-03-31 or 2018-03-31T18:00:00Z")
             return math.nan
-        return (moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)).timestamp()
+        return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def read(path: Path) -> Place:
@@ -187,56 +197,39 @@ def read(path: Path) -> Place:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise CatalogueError(
-            str(path), [Problem(1, "document", f"cannot be read ({error.strerror})", "check the path")]
-        ) from None
+        raise _refusal(path, 1, f"cannot be read ({error.strerror})", "check the path") from None
     except UnicodeDecodeError as error:
-        raise CatalogueError(
-            str(path), [Problem(1, "document", f"is not UTF-8 at byte {error.start}", "save it as UTF-8")]
-        ) from None
-    return parse(text, str(path))
-
-
-def parse(text: str, file: str) -> Place:
-    """Parse YAML text as nodes; see `read`."""
+        raise _refusal(path, 1, f"is not UTF-8 at byte {error.start}", "save it as UTF-8") from None
     if len(text) > MAX_CHARACTERS:
-        raise CatalogueError(
-            file, [Problem(1, "document", f"has {len(text)} characters", f"stay below {MAX_CHARACTERS}")]
-        )
+        raise _refusal(path, 1, f"has {len(text)} characters", f"stay below {MAX_CHARACTERS}")
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            _refuse_indirection(event, file)
+        _refuse_indirection(text, path)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise CatalogueError(
-            file,
-            [Problem(line, "document", f"is not valid YAML ({error.problem})", "check indentation, quotes and colons")],
-        ) from None
+        remedy = "check indentation, quotes and colons there and just above"
+        raise _refusal(path, mark.line + 1 if mark else 1, f"is not valid YAML ({error.problem})", remedy) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise CatalogueError(
-            file,
-            [
-                Problem(
-                    1,
-                    "document",
-                    f"is not valid YAML ({type(error).__name__})",
-                    "remove control characters and deep nesting",
-                )
-            ],
-        ) from None
+        remedy = "remove control characters and deep nesting"
+        raise _refusal(path, 1, f"is not valid YAML ({type(error).__name__})", remedy) from None
     if node is None:
-        raise CatalogueError(file, [Problem(1, "document", "is empty", "write a catalogue")])
-    return Place(node, "")
+        raise _refusal(path, 1, "is empty", "write a catalogue")
+    return Place(node, "", _line(node))
 
 
-def _refuse_indirection(event: yaml.Event, file: str) -> None:
+def _refuse_indirection(text: str, path: Path) -> None:
     """Anchors and tags make a document mean more than it shows: what stands at a line must be all there is."""
-    if getattr(event, "anchor", None):
-        what = "anchors and aliases are not allowed"
-    elif getattr(event, "tag", None):
-        what = "tags are not allowed"
-    else:
-        return
-    raise CatalogueError(file, [Problem(event.start_mark.line + 1, "document", what, "write the value out")])
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        has_anchor = getattr(event, "anchor", None) is not None
+        if has_anchor or getattr(event, "tag", None) is not None:
+            what = "anchors and aliases" if has_anchor else "tags"
+            raise _refusal(path, _line(event), f"{what} are not allowed", "write the value out")
+
+
+def _line(marked: yaml.Node | yaml.Event) -> int:
+    mark = marked.start_mark
+    return int(mark.line) + 1 if mark else 1
+
+
+def _refusal(path: Path, line: int, message: str, remedy: str) -> CatalogueError:
+    return CatalogueError(str(path), [Problem(line, "document", message, remedy)])

@@ -30,17 +30,18 @@ from service.decision.expression import (
     Not,
     Number,
     Truth,
+    children,
 )
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH = 4_000, 200, 16
 Symbols = Mapping[str, tuple[str, ...]]
 """Name of a column, context field or pseudo column -> its vocabulary; empty for a number."""
 
-COMPARISONS: Mapping[type[exp.Expression], str] = {
+COMPARISONS: Mapping[type[exp.Expr], str] = {
     exp.EQ: "=", exp.NEQ: "!=", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=",
 }  # fmt: skip
-ARITHMETIC: Mapping[type[exp.Expression], str] = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/"}
-ARGUMENTS: Mapping[type[exp.Expression], frozenset[str]] = {
+ARITHMETIC: Mapping[type[exp.Expr], str] = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/"}
+ARGUMENTS: Mapping[type[exp.Expr], frozenset[str]] = {
     **{kind: frozenset({"this", "expression"}) for kind in (*COMPARISONS, *ARITHMETIC, exp.And, exp.Or, exp.Is)},
     exp.Div: frozenset({"this", "expression", "typed", "safe"}),
     **{kind: frozenset({"this"}) for kind in (exp.Not, exp.Paren, exp.Neg, exp.Column, exp.Boolean)},
@@ -131,7 +132,7 @@ def _syntax_error(text: str, error: SqlglotError) -> RuleError:
     )
 
 
-def _check_nodes(root: exp.Expression) -> None:
+def _check_nodes(root: exp.Expr) -> None:
     for count, node in enumerate(root.walk(), start=1):
         if count > MAX_NODES:
             raise RuleError(f"the rule has more than {MAX_NODES} nodes", "split it into two rules", _position(node))
@@ -145,7 +146,7 @@ def _check_nodes(root: exp.Expression) -> None:
                 )
 
 
-def _sql(node: exp.Expression) -> str:
+def _sql(node: exp.Expr) -> str:
     try:
         text = node.sql(dialect="duckdb")
     except (SqlglotError, ValueError, RecursionError):
@@ -153,15 +154,13 @@ def _sql(node: exp.Expression) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _position(node: exp.Expression) -> int:
+def _position(node: exp.Expr) -> int:
     """Offset of the leftmost name under the node: sqlglot keeps positions of names only."""
     starts = [n.meta["start"] for n in node.find_all(exp.Identifier) if "start" in n.meta]
     return int(min(starts, default=0))
 
 
 def _depth(node: Number | Expression) -> int:
-    from service.decision.expression import children
-
     return 1 + max((_depth(child) for child in children(node)), default=0)
 
 
@@ -171,7 +170,7 @@ class _Reader:
     def __init__(self, symbols: Symbols) -> None:
         self.symbols = symbols
 
-    def truth(self, node: exp.Expression) -> Expression:
+    def truth(self, node: exp.Expr) -> Expression:
         """Read a boolean."""
         kind = type(node)
         if kind is exp.Paren:
@@ -196,7 +195,7 @@ class _Reader:
             return Comparison("=", Column(KNOWN), Constant(1.0))
         raise RuleError(f"{_sql(node)!r} is not TRUE or FALSE", "compare it with something", _position(node))
 
-    def _flat(self, node: exp.Expression, kind: type[exp.Expression]) -> list[Expression]:
+    def _flat(self, node: exp.Expr, kind: type[exp.Expr]) -> list[Expression]:
         """Read the operands of a chain a AND b AND c, which sqlglot nests to the left."""
         operands: list[Expression] = []
         while type(node) is kind:
@@ -205,14 +204,14 @@ class _Reader:
         operands.append(self.truth(node))
         return operands[::-1]
 
-    def _comparison(self, node: exp.Expression, sign: str) -> Comparison:
+    def _comparison(self, node: exp.Expr, sign: str) -> Comparison:
         left, right = self._operand(node.this), self._operand(node.expression)
         numbers, is_text = self._matched((left, right), node)
         if is_text and sign not in ("=", "!="):
             raise RuleError(f"{_sql(node)!r} orders texts", "texts have no order here: use = or IN", _position(node))
         return Comparison(sign, *numbers)
 
-    def _between(self, node: exp.Expression) -> All:
+    def _between(self, node: exp.Expr) -> All:
         operands = tuple(self._operand(node.args[name]) for name in ("this", "low", "high"))
         numbers, is_text = self._matched(operands, node)
         if is_text:
@@ -220,7 +219,7 @@ class _Reader:
         value, low, high = numbers
         return All((Comparison(">=", value, low), Comparison("<=", value, high)))
 
-    def _membership(self, node: exp.Expression) -> In:
+    def _membership(self, node: exp.Expr) -> In:
         members = node.args.get("expressions") or []
         if not members:
             raise RuleError(f"{_sql(node)!r} has an empty list", "name at least one value", _position(node))
@@ -231,7 +230,7 @@ class _Reader:
             raise RuleError(f"{_sql(node)!r} lists something other than constants", "use OR", _position(node))
         return In(numbers[0], constants)
 
-    def _is_null(self, node: exp.Expression) -> IsNull:
+    def _is_null(self, node: exp.Expr) -> IsNull:
         if type(node.expression) is not exp.Null:
             raise RuleError(f"{_sql(node)!r} is not allowed", "only IS NULL and IS NOT NULL are", _position(node))
         operand = self._operand(node.this)
@@ -239,7 +238,7 @@ class _Reader:
             raise RuleError(f"{_sql(node)!r} asks whether a text is NULL", "name a column", _position(node))
         return IsNull(operand.node)
 
-    def _operand(self, node: exp.Expression) -> _Operand:
+    def _operand(self, node: exp.Expr) -> _Operand:
         """Read a number or text."""
         kind = type(node)
         if kind is exp.Paren:
@@ -263,13 +262,13 @@ class _Reader:
             f"{_sql(node)!r} is TRUE or FALSE, a number is needed here", "use AND, OR, NOT", _position(node)
         )
 
-    def _negative(self, node: exp.Expression) -> _Operand:
+    def _negative(self, node: exp.Expr) -> _Operand:
         number = self._number(node.this)
         if isinstance(number, Constant):
             return _Operand(Constant(-number.value), ())
         return _Operand(Arithmetic("-", Constant(0.0), number), ())
 
-    def _number(self, node: exp.Expression) -> Number:
+    def _number(self, node: exp.Expr) -> Number:
         operand = self._operand(node)
         if isinstance(operand.node, _Text) or operand.vocabulary:
             raise RuleError(
@@ -277,7 +276,7 @@ class _Reader:
             )
         return operand.node
 
-    def _column(self, node: exp.Expression) -> _Operand:
+    def _column(self, node: exp.Expr) -> _Operand:
         name = node.name.lower()
         if name == KNOWN:
             raise RuleError("known is TRUE or FALSE, not a number", "write known or NOT known", _position(node))
@@ -287,7 +286,7 @@ class _Reader:
             )
         return _Operand(Column(name), self.symbols[name])
 
-    def _matched(self, operands: Sequence[_Operand], node: exp.Expression) -> tuple[tuple[Number, ...], bool]:
+    def _matched(self, operands: Sequence[_Operand], node: exp.Expr) -> tuple[tuple[Number, ...], bool]:
         """Give all operands one type: numbers, or codes of one vocabulary."""
         vocabularies = {o.vocabulary for o in operands if o.vocabulary is not None}
         if len(vocabularies) > 1:
@@ -302,7 +301,7 @@ class _Reader:
         return tuple(_coded(o.node, vocabulary, node) for o in operands), bool(vocabulary)
 
 
-def _coded(operand: Number | _Text, vocabulary: tuple[str, ...], node: exp.Expression) -> Number:
+def _coded(operand: Number | _Text, vocabulary: tuple[str, ...], node: exp.Expr) -> Number:
     if not isinstance(operand, _Text):
         return operand
     if not vocabulary:
@@ -320,7 +319,7 @@ def _coded(operand: Number | _Text, vocabulary: tuple[str, ...], node: exp.Expre
     return Constant(float(vocabulary.index(operand.text)))
 
 
-def _constant(node: exp.Expression) -> Constant:
+def _constant(node: exp.Expr) -> Constant:
     value = float(node.this)
     if not math.isfinite(value):
         raise RuleError(f"the number {node.this} is beyond float64", "write a smaller one")

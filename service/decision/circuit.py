@@ -7,7 +7,7 @@ fails every comparison, so NULL is neither; NOT swaps the two. Comparisons with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,6 @@ from service.decision.expression import (
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Step = Callable[[Floats], None]
 
 OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 MIRRORED = {"=": "=", "!=": "!=", "<": ">", ">": "<", ">=": "<=", "<=": ">="}
@@ -79,28 +78,30 @@ class _Builder:
             return self.rows[node]
         match node:
             case Constant(value):
-                return self._new_row(node, lambda row: self.constants.append((row, value)))
+                row = self._new_row(node)
+                self.constants.append((row, value))
+                return row
             case Arithmetic(sign, left, right):
-                inputs = (self.value(left), self.value(right))
-                return self._new_row(node, lambda row: self.computed.append((row, sign, inputs)))
+                return self._computed_row(node, sign, (left, right))
             case Coalesce(operands):
-                inputs = tuple(self.value(o) for o in operands)
-                return self._new_row(node, lambda row: self.computed.append((row, "coalesce", inputs)))
+                return self._computed_row(node, "coalesce", operands)
             case Column(name):
                 raise KeyError(f"column {name!r} is not laid out")
 
     def difference(self, left: Number, right: Number) -> int:
         """Return the row of `left - right`; IEEE subtraction is 0 only for equal numbers, so its sign compares them."""
         key = ("difference", left, right)
-        if key in self.rows:
-            return self.rows[key]
-        inputs = (self.value(left), self.value(right))
-        return self._new_row(key, lambda row: self.computed.append((row, "difference", inputs)))
+        return self.rows[key] if key in self.rows else self._computed_row(key, "difference", (left, right))
 
-    def _new_row(self, key: object, register: Callable[[int], None]) -> int:
+    def _computed_row(self, key: object, sign: str, operands: Sequence[Number]) -> int:
+        inputs = tuple(self.value(operand) for operand in operands)
+        row = self._new_row(key)
+        self.computed.append((row, sign, inputs))
+        return row
+
+    def _new_row(self, key: object) -> int:
         row = self.rows[key] = self.n_rows
         self.n_rows += 1
-        register(row)
         return row
 
     def literal(self, node: Expression, *, truth: bool) -> int:

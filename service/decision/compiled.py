@@ -21,7 +21,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ChannelPlan:
-    """The candidates of one channel, m treatments of k actions, in the order of their ids: so no tie depends on the file.
+    """The candidates of one channel: m treatments of k actions, in the order of their ids.
 
     Attributes:
         candidates: (m,) positions in `Catalogue.treatments`.

@@ -1,4 +1,4 @@
-"""The steps of a decision in order, for one customer or many: gathered batch in, decisions out. Pure and synchronous."""
+"""The steps of a decision in order, for one customer or many: gathered batch in, decisions out. Pure, synchronous."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _place(decisions: Decisions, catalogue: CompiledCatalogue, plan: ChannelPlan
     withheld: list[tuple[Choice, ...]] = [()] * n
     if len(held):
         shown = _select(decisions, catalogue, plan, is_open[held] & ~plan.is_marketing, held, keys[held])
-        for position, i in enumerate(held):
+        for position, i in enumerate(held.tolist()):
             withheld[i] = tuple(choice for choice in chosen[i] if plan.is_marketing[choice.candidate])
             stages[i, [choice.candidate for choice in withheld[i]]] = Stage.HELD_OUT
             chosen[i] = shown.choices(position)

@@ -1,4 +1,4 @@
-"""Which arm of the experiment a customer is in: sticky, by salted hash, and independent of any decision's random key."""
+"""Which arm of the experiment a customer is in: sticky, by salted hash, independent of a decision's random key."""
 
 from __future__ import annotations
 

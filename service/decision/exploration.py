@@ -31,7 +31,8 @@ def draws(keys: Keys, n_draws: int) -> Floats:
     z = (z ^ (z >> np.uint64(30))) * MIX_1
     z = (z ^ (z >> np.uint64(27))) * MIX_2
     z ^= z >> np.uint64(31)
-    return (z >> np.uint64(11)) * 2.0**-53
+    uniforms: Floats = (z >> np.uint64(11)) * 2.0**-53
+    return uniforms
 
 
 def greedy_mix(scores: Floats, is_available: Bools, epsilons: Floats) -> Floats:
@@ -67,7 +68,8 @@ def softmax(scores: Floats, is_available: Bools, temperature: float) -> Floats:
     ranked = np.where(is_available, scores, -np.inf)
     best = ranked.max(axis=1, keepdims=True)
     weights = np.exp((ranked - np.where(np.isfinite(best), best, 0.0)) / temperature)
-    return weights / np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    probabilities: Floats = weights / np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return probabilities
 
 
 def draw(probabilities: Floats, uniforms: Floats) -> Ints:

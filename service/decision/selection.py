@@ -1,4 +1,4 @@
-"""Fills the slots of an answer one after the other, without replacement. Knows arms, exploration and what caps leave."""
+"""Fills the slots of an answer one by one, without replacement. Knows arms, exploration and what the caps leave."""
 
 from __future__ import annotations
 

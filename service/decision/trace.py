@@ -1,0 +1,143 @@
+"""Why each candidate ended where it did, in words and values a person can check. Reads decisions; decides nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from service.decision.compiled import CompiledCatalogue, factors_on
+from service.decision.expression import CHANNEL, KNOWN, columns_read
+from service.decision.model import Cap, Decisions, Rule, Stage
+
+ENGAGEMENT = (Stage.ELIGIBILITY, Stage.APPLICABILITY, Stage.SUITABILITY)
+WORDS = {
+    Stage.RANKED: "shown",
+    Stage.SWITCHED_OFF: "paused by a switch",
+    Stage.OUT_OF_DATES: "outside its dates of validity",
+    Stage.ISSUE_NOT_ASKED: "the request asks for other issues",
+    Stage.NO_CONSENT: "no consent to marketing on this channel",
+    Stage.MUST_BE_LOGGED: "the decision log is unavailable and the action must be logged",
+    Stage.BELOW_THRESHOLD: "too unlikely, or worth less than it costs",
+    Stage.NOT_SELECTED: "others were placed",
+    Stage.HELD_OUT: "would have been shown; the customer is in the hold-out",
+    Stage.RESERVATION_REFUSED: "another channel used up the cap a moment ago",
+}
+"""What to say of a stage that names no rule or cap."""
+
+Value = float | str | bool | None
+
+
+def trace(decisions: Decisions, catalogue: CompiledCatalogue, i: int) -> list[dict[str, Any]]:
+    """Account for every candidate of customer `i`, each once: the chosen in order, then the others by priority.
+
+    Returns:
+        One JSON-able dict a candidate: `action_id`, `treatment_id`, `issue`, `group`, `stage`, `reason`; `rule` or
+        `cap` and `facts` where one excluded it; `factors` where it was arbitrated; `rank`, `placement` and
+        `selection_probability` where it is shown or held out.
+    """
+    places: dict[int, dict[str, Any]] = {}
+    for choices in (decisions.withheld[i], decisions.chosen[i]):
+        for rank, choice in enumerate(choices, start=1):
+            places[choice.candidate] = {
+                "rank": rank,
+                "placement": choice.placement,
+                "selection_probability": choice.selection_probability,
+            }
+    entries = [
+        {**_entry(decisions, catalogue, i, candidate), **places.get(candidate, {})}
+        for candidate in range(len(decisions.candidates))
+    ]
+    return sorted(entries, key=_order)
+
+
+def _order(entry: dict[str, Any]) -> tuple[bool, int, float, str]:
+    is_shown = entry["stage"] == Stage.RANKED.name.lower()
+    priority = entry.get("factors", {}).get("priority", -math.inf)
+    return not is_shown, entry.get("rank", 0) if is_shown else 0, -priority, entry["treatment_id"]
+
+
+def _entry(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int) -> dict[str, Any]:
+    treatment = catalogue.catalogue.treatments[decisions.candidates[candidate]]
+    action = catalogue.catalogue.actions[decisions.actions[candidate]]
+    stage = Stage(int(decisions.stages[i, candidate]))
+    entry: dict[str, Any] = {
+        "action_id": action.id,
+        "treatment_id": treatment.id,
+        "issue": action.issue,
+        "group": action.group,
+        "stage": stage.name.lower(),
+    }
+    cause = _cause(decisions, catalogue, i, candidate)
+    if isinstance(cause, Rule):
+        entry |= {"rule": cause.id, "reason": cause.reason, "facts": facts_read(decisions, catalogue, i, cause)}
+    elif isinstance(cause, Cap):
+        entry |= {"cap": cause.id, "reason": cause.reason}
+    else:
+        entry["reason"] = WORDS[stage]
+    if not math.isnan(decisions.priorities[i, candidate]):
+        entry["factors"] = factors(decisions, catalogue, i, candidate)
+    return entry
+
+
+def _cause(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int) -> Rule | Cap | None:
+    """Return the rule or cap that excluded the candidate, or None."""
+    stage, reason = int(decisions.stages[i, candidate]), int(decisions.reasons[i, candidate])
+    if stage in ENGAGEMENT:
+        return catalogue.catalogue.rules[reason]
+    return catalogue.catalogue.caps[reason] if stage == Stage.CONTACT_POLICY else None
+
+
+def facts_read(decisions: Decisions, catalogue: CompiledCatalogue, i: int, rule: Rule) -> dict[str, Value]:
+    """Return the values that a rule read of customer `i`: codes as texts, NULL as None."""
+    return {name: _value(decisions, catalogue, i, name) for name in columns_read(rule.expression)}
+
+
+def _value(decisions: Decisions, catalogue: CompiledCatalogue, i: int, name: str) -> Value:
+    if name in catalogue.extras:
+        row = catalogue.extras.index(name)
+        value = float(decisions.extras[row, i]) if row < len(decisions.extras) else math.nan
+    else:
+        value = float(decisions.as_of[catalogue.columns.index[name], i])
+    if math.isnan(value):
+        return None
+    if name == KNOWN:
+        return bool(value)
+    vocabulary = _vocabulary(catalogue, name)
+    return vocabulary[int(value)] if vocabulary else value
+
+
+def _vocabulary(catalogue: CompiledCatalogue, name: str) -> tuple[str, ...]:
+    if name == CHANNEL:
+        return catalogue.catalogue.channels
+    declared = {field.name: field.vocabulary for field in catalogue.catalogue.context}
+    return declared[name] if name in declared else catalogue.columns.vocabulary(name)
+
+
+def factors(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int) -> dict[str, float]:
+    """Return what went into a priority, and the priority; a factor switched off for the issue is left out."""
+    terms = catalogue.catalogue
+    treatment = terms.treatments[decisions.candidates[candidate]]
+    action = terms.actions[decisions.actions[candidate]]
+    weight = terms.context_weights.get((treatment.channel, action.issue), 1.0)
+    values = {
+        "context_weight": weight,
+        "value": action.value,
+        "lever": action.lever,
+        "cost": action.cost + treatment.cost,
+    }
+    return {
+        "propensity": float(decisions.propensities[i, candidate]),
+        **{name: value for name, value in values.items() if factors_on(terms, action.issue, name)},
+        "priority": float(decisions.priorities[i, candidate]),
+    }
+
+
+def reasons(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int) -> list[str]:
+    """Say why a chosen candidate is shown, in the catalogue's words: what its rules found, then what it is worth."""
+    plan, terms = catalogue.plans[decisions.request.channel], catalogue.catalogue
+    binding = [terms.rules[r] for r in plan.rules[candidate].tolist() if r < len(terms.rules)]
+    found = factors(decisions, catalogue, i, candidate)
+    worth = f"{found['propensity']:.1%} likely"
+    if "value" in found:
+        worth += f", worth {found['value']:.2f} {terms.currency}"
+    return [*(rule.why for rule in binding if rule.why), worth]
