@@ -14,7 +14,6 @@ from typing import Any
 import hiredis
 import numpy as np
 
-from features.contract import LAYOUT
 from features.layout import SECONDS_PER_DAY, Layout
 from features.matrix import mask_stale
 from service.adapters import redis_keys as keys
@@ -35,18 +34,14 @@ class RedisState:
     """Facts, contacts, consent, switches and the decision log.
 
     Args:
-        features_url: The server that Feast writes to. state_url: The server of contacts and journal; may be the same.
-        decision_ttl_seconds: How long outcomes find their decision.
+        features: The server that Feast writes to. state: The server of contacts and journal; may be the same object.
         layout: Of the facts.
+        decision_ttl_days: How long outcomes find their decision.
     """
 
-    def __init__(
-        self, features_url: str, state_url: str, *, decision_ttl_seconds: float, layout: Layout = LAYOUT
-    ) -> None:
-        self._state = Link(state_url)
-        self._features = self._state if features_url == state_url else Link(features_url)
-        self._layout = layout
-        self._decision_ttl_ms = int(decision_ttl_seconds * 1000)
+    def __init__(self, features: Link, state: Link, layout: Layout, *, decision_ttl_days: float = 45.0) -> None:
+        self._features, self._state, self._layout = features, state, layout
+        self._decision_ttl_ms = int(decision_ttl_days * SECONDS_PER_DAY * 1000)
         self._record, self._switch = Script.read("record"), Script.read("switch")
         self._paused: frozenset[tuple[str, str]] = frozenset()
         self._reader: tuple[FactPlan, FactReader] | None = None
