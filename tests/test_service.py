@@ -155,7 +155,7 @@ def test_bodies_that_are_no_json(served: Served) -> None:
 
 
 def test_outcomes_find_their_decision(served: Served, fresh: Callable[[], str]) -> None:
-    """Accepted once, then a duplicate; other content is a conflict; a foreign action 422; an unknown decision parked."""
+    """Accepted once, then a duplicate; other content is a conflict; a foreign action 422; an unknown one is parked."""
     customer, _ = nba_arm(served, fresh)
     decision = served.decide(customer)
     outcome = {
@@ -226,7 +226,7 @@ def test_a_shown_action_is_capped_next_time(served: Served, fresh: Callable[[], 
     trace = served.decide(customer, dry_run=True, explain="full")["trace"]
     rows = [row for row in trace if row["action_id"] == shown]
     assert {row["stage"] for row in rows} == {"contact_policy"}
-    assert all(row["rule"] for row in rows)
+    assert all(row["cap"] and row["reason"] for row in rows)
 
 
 def test_a_switch_acts_on_the_next_request(served: Served, fresh: Callable[[], str]) -> None:
