@@ -129,6 +129,15 @@ def test_late_profile_is_ignored() -> None:
         assert (view["age_band"], view["kids_count"]) == ("55-64", None)
 
 
+def test_profiles_of_one_moment() -> None:
+    """Two declarations of the very same moment give one profile, whichever came first."""
+    pair = [
+        {"type": "profile_changed", "occurred_at": START, "properties": {"age_band": band, "marital_status": status}}
+        for band, status in (("65+", "Married"), ("19-24", "Unmarried"))
+    ]
+    np.testing.assert_array_equal(_fold_all(pair), _fold_all(pair[::-1]))
+
+
 def test_unknown_type() -> None:
     """The fold refuses a type that is not its own, such as consent."""
     with pytest.raises(EventError, match="type"):
