@@ -281,7 +281,8 @@ def wait_for_facts(base: str, customer: str, before: dict[str, Any]) -> dict[str
 
 def flat(known: dict[str, Any]) -> dict[str, Any]:
     """Return all columns of a customer's view in one mapping."""
-    return {k: v for view in known["views"].values() for k, v in view["columns"].items()} | known["journey"]
+    columns = {name: value for view in known["views"].values() for name, value in view["columns"].items()}
+    return {**columns, **known["journey"]}
 
 
 def ends(answer: dict[str, Any]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from service.ports import Event, Outcome, Receipt, StoreUnavailable
 
 SINGLE_LIMIT, LIST_LIMIT, LIST_ITEMS = 64 * 1024, 2 * 1024 * 1024, 1000
 Model = TypeVar("Model", bound=BaseModel)
+ITEM_ID = TypeAdapter(schemas.Id)
 encode = msgspec.json.Encoder().encode
 
 
@@ -252,9 +253,9 @@ async def take_in(
     good: list[tuple[int, Any]] = []
     for i, item in enumerate(raw):
         try:
-            good.append((i, understood(item if isinstance(item, model) else model.model_validate_json(encode(item)))))
+            good.append((i, understood(item if isinstance(item, model) else model.model_validate(item))))
         except ValidationError as error:
-            receipts[i] = refused("", invalid(error, f"[{i}]." if is_list else ""))
+            receipts[i] = refused(item, f"{kind}_id", invalid(error, f"[{i}]."))
     try:
         answers: list[Receipt] = await take([item for _, item in good]) if good else []
     except StoreUnavailable:
@@ -266,7 +267,7 @@ async def take_in(
             id=receipt.id,
             status=receipt.status,
             duplicate=receipt.status == "duplicate",
-            detail=receipt.detail,  # type: ignore[arg-type]
+            detail=receipt.detail,
         )
     done = [r for r in receipts if r is not None]
     for receipt_out in done:
@@ -277,8 +278,12 @@ async def take_in(
     return respond(done[0].model_dump(exclude_none=True), 202)
 
 
-def refused(item_id: str, problem: ProblemError) -> schemas.ReceiptOut:
-    """Return the receipt of an item that was not understood."""
+def refused(item: Any, id_name: str, problem: ProblemError) -> schemas.ReceiptOut:
+    """Return the receipt of an item that was not understood, under its id where that was."""
+    try:
+        item_id = ITEM_ID.validate_python(item[id_name])
+    except (KeyError, TypeError, ValidationError):
+        item_id = ""
     return schemas.ReceiptOut(id=item_id, status="invalid", duplicate=False, detail=problem.detail)
 
 
