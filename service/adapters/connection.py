@@ -184,6 +184,8 @@ class Link:
             self._idle.pop().drop()
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        if not commands:
+            return []
         request = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
         async with self._free:
             while self._idle:
