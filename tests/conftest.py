@@ -10,8 +10,8 @@ from tests.small_world import SmallWorld, build_small_world
 
 from tests.served import Served, serve
 
-DECEMBER_31 = 1_514_682_000.0
-"""2017-12-31 01:00 UTC: after the last transaction of the example."""
+NOW = 1_514_786_400.0
+"""2018-01-01 06:00 UTC: after the last transaction of the example and the last snapshot."""
 
 
 @pytest.fixture(scope="session")
@@ -24,5 +24,5 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> SmallWorld:
 def served(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The small world behind a running service and worker; the clock stands at the end of the data."""
     tmp: Path = tmp_path_factory.mktemp("served")
-    with serve(small_world.var, small_world.mlflow_uri, DECEMBER_31, tmp) as running:
+    with serve(small_world.var, small_world.mlflow_uri, NOW, tmp) as running:
         yield running
