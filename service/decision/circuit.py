@@ -228,7 +228,7 @@ class Circuit:
         self._eq_rows = np.array([a.row for a in atoms["eq"]], dtype=np.int64)
         self._eq_constants = np.array([a.constant for a in atoms["eq"]])[:, None]
         self._null_rows = np.array([a.row for a in atoms["null"]], dtype=np.int64)
-        self._n_literals = len(literals)
+        self.n_literals = len(literals)
         gates: dict[tuple[int, str], list[int]] = {}
         for i in order:
             if literals[i].inputs:
@@ -262,7 +262,7 @@ class Circuit:
         return self._close(signed)
 
     def _close(self, signed: Floats) -> Bools:
-        truths = np.empty((self._n_literals, signed.shape[1]), dtype=np.bool_)
+        truths = np.empty((self.n_literals, signed.shape[1]), dtype=np.bool_)
         n_ge, n_eq, n_null = len(self._ge_rows), len(self._eq_rows), len(self._null_rows)
         np.greater_equal(signed[self._ge_rows], self._ge_constants, out=truths[:n_ge])
         if n_eq:

@@ -78,7 +78,7 @@ class CapTable:
             contacts: Interaction history of the batch.
             n_customers: Size of the batch.
             channel: The request's channel: a cap on other channels does not bind here.
-            now: Decision time, Unix seconds; windows are (now - window, now].
+            now: Decision time, Unix seconds; a window opens after now - window.
 
         Returns:
             (n_customers, n_counters), 0 or less where a cap is used up.
@@ -101,7 +101,8 @@ class CapTable:
         ages = now - contacts.times
         rows, columns = [], []
         for c, cap in enumerate(self.caps):
-            is_counted = _equals(contacts.kinds, (cap.counted,)) & (ages >= 0) & (ages < cap.window_seconds)
+            # A contact ahead of `now` is clock skew between processes: it happened, so it counts.
+            is_counted = _equals(contacts.kinds, (cap.counted,)) & (ages < cap.window_seconds)
             if cap.channels:
                 is_counted &= _equals(contacts.channels, cap.channels)
             counters = self.counter_of[actions, c]
