@@ -1,4 +1,4 @@
-"""Commands of training, registered under `nba`: load, backfill, apply, materialize, train, and prepare for all of them."""
+"""Commands of training, registered under `nba`: load, backfill, apply, materialize, train, prepare (all of them)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ Var = Annotated[Path, typer.Option(envvar="NBA_VAR", help="Folder of everything 
 MlflowUri = Annotated[str, typer.Option(envvar="NBA_MLFLOW_URI", help="MLflow tracking and registry.")]
 DEFAULT_VAR = CHECKOUT / "var"
 DEFAULT_MLFLOW = f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}"
+MODEL_MODULES = ("dataset", "train", "calibrate", "evaluate", "reports", "registry")
+MODEL_CODE = ("features/matrix.py", *(f"training/{name}.py" for name in MODEL_MODULES))
 FACTS_CODE = ("features/layout.py", "features/contract.py", "features/facts.py")
 
 
@@ -45,7 +47,7 @@ def steps_of(var: Path, mlflow_uri: str) -> list[Step]:
         ),
         Step(
             "train", "5 model",
-            ("features/matrix.py", *(f"training/{n}.py" for n in ("dataset", "train", "calibrate", "evaluate", "reports", "registry"))),
+            MODEL_CODE,
             (mlflow_uri,), (), lambda: _train(history, mlflow_uri),
         ),
     ]  # fmt: skip

@@ -1,7 +1,7 @@
 """The steps from the past to a registered model, each skipped while what it depends on has not changed.
 
-Decides what is up to date: a step's digest covers its code, its parameters and the digest of the steps before it; the stamp
-of the last run is kept under `var/stamps`. Knows nothing of what a step does.
+Decides what is up to date: a step's digest covers its code, its parameters and the digest of the steps before it; the
+stamp of the last run is kept under `var/stamps`. Knows nothing of what a step does.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -38,15 +38,14 @@ class Step:
     run: Callable[[], str]
 
 
-def digests(steps: Sequence[Step]) -> list[str]:
-    """Return the digest of each step; it changes when its own inputs or those of a step before it change."""
-    chained, found = sha256(), []
+def digests(steps: Sequence[Step]) -> Iterator[tuple[Step, str]]:
+    """Yield each step with its digest, which changes when its own inputs or those of a step before it change."""
+    chained = sha256()
     for step in steps:
         chained.update(json.dumps([step.name, step.parameters]).encode())
         for name in step.code:
             chained.update((CHECKOUT / name).read_bytes())
-        found.append(chained.hexdigest())
-    return found
+        yield step, chained.hexdigest()
 
 
 def run_steps(steps: Sequence[Step], stamps: Path, console: Console, *, only: str | None = None) -> list[str]:
@@ -57,7 +56,7 @@ def run_steps(steps: Sequence[Step], stamps: Path, console: Console, *, only: st
     """
     stamps.mkdir(parents=True, exist_ok=True)
     ran = []
-    for step, digest in zip(steps, digests(steps), strict=True):
+    for step, digest in digests(steps):
         stamp = stamps / f"{step.name}.json"
         if only is None and is_up_to_date(step, digest, stamp):
             console.print(f"  [dim]{step.title}: unchanged, skipped[/dim]")
@@ -69,6 +68,8 @@ def run_steps(steps: Sequence[Step], stamps: Path, console: Console, *, only: st
         console.print(f"  {step.title}: {said} ({time.monotonic() - started:.1f} s)", highlight=False)
         _stamp(stamp, digest)
         ran.append(step.name)
+        if only is not None:
+            break
     return ran
 
 
