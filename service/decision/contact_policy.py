@@ -6,7 +6,7 @@ row of numbers a customer, so that counting is one `bincount` for a batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from service.decision.model import Action, Cap, Catalogue, Contacts
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+UNBOUND = 2**31
+KINDS = {kind: code for code, kind in enumerate(("decision", "impression", "click", "accept", "reject", "conversion"))}
 SHOWN = ("decision", "impression")
 """Contacts of these kinds follow from being placed; the others are the customer's."""
 
@@ -37,38 +39,52 @@ class CapTable:
         counters: Every counter, in order of its cap.
         counter_of: (n_actions + 1, n_caps) which counter an action counts on, -1 for none; the last row is for an
             action that the catalogue no longer has.
-        cap_of: (n_counters,) position of a counter's cap.
-        limits: (n_counters,).
-        is_spent: (n_counters,) whether placing an action takes room from it.
+        limits: channel -> (n_counters,) limits, `UNBOUND` where the cap is on other channels.
+        spent_together: (caps) positions of those that several actions of one answer could use up together.
+        spent_counters: (k,) the counters of these caps.
     """
 
     caps: tuple[Cap, ...]
-    action_index: dict[str, int]
     counters: tuple[Counter, ...]
     counter_of: Ints
-    cap_of: Ints
-    limits: Ints
-    is_spent: Bools
+    limits: Mapping[str, Ints]
+    spent_together: tuple[int, ...]
+    spent_counters: Ints
+    _actions: Mapping[str, int]
+    _channels: Mapping[str, int]
+    _kinds: Ints
+    _windows: NDArray[np.float64]
+    _on_channel: Bools
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> CapTable:
         """Resolve the scopes of all caps."""
+        caps = catalogue.caps
         positions: dict[Counter, int] = {}
-        counter_of = np.full((len(catalogue.actions) + 1, len(catalogue.caps)), -1, dtype=np.int64)
-        for c, cap in enumerate(catalogue.caps):
+        counter_of = np.full((len(catalogue.actions) + 1, len(caps)), -1, dtype=np.int64)
+        for c, cap in enumerate(caps):
             for a, action in enumerate((*catalogue.actions, None)):
                 key = counter_key(cap, action)
                 if key is not None:
                     counter_of[a, c] = positions.setdefault(Counter(c, key), len(positions))
         counters = tuple(positions)
+        # A counter of a single action is not among these: no action is placed twice in an answer.
+        together = tuple(c for c, cap in enumerate(caps) if cap.counted in SHOWN and cap.scope != "action")
+        # The last row stands for a channel that the catalogue no longer has: caps on all channels still count it.
+        channels = [*catalogue.channels, None]
+        on_channel = [[not cap.channels or channel in cap.channels for cap in caps] for channel in channels]
         return cls(
-            catalogue.caps,
-            dict(catalogue.index),
+            caps,
             counters,
             counter_of,
-            np.array([k.cap for k in counters], dtype=np.int64),
-            np.array([catalogue.caps[k.cap].limit for k in counters], dtype=np.int64),
-            np.array([catalogue.caps[k.cap].counted in SHOWN for k in counters], dtype=np.bool_),
+            {channel: _limits(caps, counters, channel) for channel in catalogue.channels},
+            together,
+            np.array([k for k, counter in enumerate(counters) if counter.cap in together], dtype=np.int64),
+            dict(catalogue.index),
+            {channel: k for k, channel in enumerate(catalogue.channels)},
+            np.array([KINDS[cap.counted] for cap in caps], dtype=np.int64),
+            np.array([cap.window_seconds for cap in caps], dtype=np.float64),
+            np.array(on_channel, dtype=np.bool_).reshape(len(channels), len(caps)),
         )
 
     def room(self, contacts: Contacts, n_customers: int, channel: str, now: float) -> Ints:
@@ -83,37 +99,34 @@ class CapTable:
         Returns:
             (n_customers, n_counters), 0 or less where a cap is used up.
         """
-        n_counters = len(self.counters)
-        room = np.broadcast_to(self.limits, (n_customers, n_counters)).copy()
-        if len(contacts.times) and n_counters:
-            rows, columns = self._counted(contacts, now)
-            counts = np.bincount(rows * n_counters + columns, minlength=n_customers * n_counters)
-            room -= counts.reshape(n_customers, n_counters)
-        elsewhere = [c for c, cap in enumerate(self.caps) if cap.channels and channel not in cap.channels]
-        if elsewhere:
-            room[:, np.isin(self.cap_of, elsewhere)] = np.iinfo(np.int32).max
-        return room
+        limits = self.limits[channel]
+        n_counters = len(limits)
+        if not len(contacts.times) or not n_counters:
+            return np.broadcast_to(limits, (n_customers, n_counters)).copy()
+        customers, counters = self._counted(contacts, now)
+        counts = np.bincount(customers * n_counters + counters, minlength=n_customers * n_counters)
+        return limits - counts.reshape(n_customers, n_counters)
 
     def _counted(self, contacts: Contacts, now: float) -> tuple[Ints, Ints]:
         """Return (customer, counter) of every contact that counts on a counter."""
-        gone = len(self.action_index)
-        actions = np.array([self.action_index.get(a, gone) for a in contacts.action_ids], dtype=np.int64)
-        ages = now - contacts.times
-        rows, columns = [], []
-        for c, cap in enumerate(self.caps):
-            # A contact ahead of `now` is clock skew between processes: it happened, so it counts.
-            is_counted = _equals(contacts.kinds, (cap.counted,)) & (ages < cap.window_seconds)
-            if cap.channels:
-                is_counted &= _equals(contacts.channels, cap.channels)
-            counters = self.counter_of[actions, c]
-            is_counted &= counters >= 0
-            rows.append(contacts.customers[is_counted])
-            columns.append(counters[is_counted])
-        return np.concatenate(rows), np.concatenate(columns)
+        gone, elsewhere = len(self._actions), len(self._channels)
+        kinds = np.array([KINDS.get(kind, -1) for kind in contacts.kinds])
+        actions = np.array([self._actions.get(action, gone) for action in contacts.action_ids])
+        channels = np.array([self._channels.get(channel, elsewhere) for channel in contacts.channels])
+        counters = self.counter_of[actions]
+        # A contact ahead of `now` is clock skew between processes: it happened, so it counts.
+        is_counted = (now - contacts.times)[:, None] < self._windows
+        is_counted &= kinds[:, None] == self._kinds
+        is_counted &= self._on_channel[channels]
+        is_counted &= counters >= 0
+        rows, caps = np.nonzero(is_counted)
+        return contacts.customers[rows], counters[rows, caps]
 
 
-def _equals(texts: Sequence[str], wanted: tuple[str, ...]) -> Bools:
-    return np.array([text in wanted for text in texts], dtype=np.bool_)
+def _limits(caps: Sequence[Cap], counters: Sequence[Counter], channel: str) -> Ints:
+    binding = [not caps[k.cap].channels or channel in caps[k.cap].channels for k in counters]
+    limits = [caps[k.cap].limit if binds else UNBOUND for k, binds in zip(counters, binding, strict=True)]
+    return np.array(limits, dtype=np.int64)
 
 
 def counter_key(cap: Cap, action: Action | None) -> str | None:

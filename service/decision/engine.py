@@ -15,7 +15,7 @@ from service.decision.experiment import HOLDOUT, assign_arms
 from service.decision.expression import CHANNEL, KNOWN
 from service.decision.model import Choice, CustomerBatch, Decisions, Request, Scorer, Stage
 from service.decision.propensity import propensities
-from service.decision.selection import Placed, select
+from service.decision.selection import select
 
 __all__ = ["CompiledCatalogue", "compile_catalogue", "decide", "select_again"]
 
@@ -114,41 +114,26 @@ def _extras(catalogue: CompiledCatalogue, batch: CustomerBatch, request: Request
 
 def _place(decisions: Decisions, catalogue: CompiledCatalogue, plan: ChannelPlan, keys: Keys) -> Decisions:
     """Select for all; then, for the hold-out, withhold the marketing and select again among the rest."""
-    stages = decisions.stages
+    stages, request = decisions.stages, decisions.request
+    propensity, priority, room = decisions.propensities, decisions.priorities, decisions.room
     is_open = stages == Stage.NOT_SELECTED
-    n = len(stages)
-    everyone = np.arange(n)
-    placed = _select(decisions, catalogue, plan, is_open, everyone, keys)
-    held = np.flatnonzero([arm == HOLDOUT for arm in decisions.arms])
-    chosen = [placed.choices(i) for i in range(n)]
-    withheld: list[tuple[Choice, ...]] = [()] * n
+    placed = select(catalogue, plan, request, is_open, propensity, priority, room, decisions.arms, keys)
+    chosen = placed.choices()
+    withheld: list[tuple[Choice, ...]] = [()] * len(chosen)
+    placed.mark(stages, Stage.RANKED)
+    held = np.array([i for i, arm in enumerate(decisions.arms) if arm == HOLDOUT], dtype=np.int64)
     if len(held):
-        shown = _select(decisions, catalogue, plan, is_open[held] & ~plan.is_marketing, held, keys[held])
-        for position, i in enumerate(held.tolist()):
+        arms = (HOLDOUT,) * len(held)
+        may_show = is_open[held] & ~plan.is_marketing
+        shown = select(
+            catalogue, plan, request, may_show, propensity[held], priority[held], room[held], arms, keys[held]
+        )
+        of_held = stages[held]
+        of_held[of_held == Stage.RANKED] = Stage.NOT_SELECTED
+        stages[held] = of_held
+        for i, instead in zip(held.tolist(), shown.choices(), strict=True):
             withheld[i] = tuple(choice for choice in chosen[i] if plan.is_marketing[choice.candidate])
             stages[i, [choice.candidate for choice in withheld[i]]] = Stage.HELD_OUT
-            chosen[i] = shown.choices(position)
-    for i in range(n):
-        stages[i, [choice.candidate for choice in chosen[i]]] = Stage.RANKED
+            chosen[i] = instead
+        shown.mark(stages, Stage.RANKED, held)
     return replace(decisions, chosen=tuple(chosen), withheld=tuple(withheld), distributions=placed.distributions)
-
-
-def _select(
-    decisions: Decisions,
-    catalogue: CompiledCatalogue,
-    plan: ChannelPlan,
-    is_open: NDArray[np.bool_],
-    rows: NDArray[np.int64],
-    keys: Keys,
-) -> Placed:
-    return select(
-        catalogue,
-        plan,
-        decisions.request,
-        is_open,
-        decisions.propensities[rows],
-        decisions.priorities[rows],
-        decisions.room[rows],
-        [decisions.arms[i] for i in rows],
-        keys,
-    )

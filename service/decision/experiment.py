@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +29,6 @@ def assign_arms(experiment: Experiment, customer_ids: Sequence[str]) -> tuple[tu
         (n_customers,) names of arms, and (n_customers,) their shares.
     """
     # The last arm takes what rounding leaves, so that no fraction falls off the end.
-    bounds = np.cumsum([share for _, share in experiment.arms])[:-1]
-    fractions = np.array([fraction(experiment.salt, customer_id) for customer_id in customer_ids])
-    arms = np.searchsorted(bounds, fractions, side="right")
-    shares = np.array([share for _, share in experiment.arms])
-    return tuple(experiment.arms[arm][0] for arm in arms), shares[arms]
+    bounds = list(accumulate(share for _, share in experiment.arms))[:-1]
+    drawn = [experiment.arms[bisect_right(bounds, fraction(experiment.salt, i))] for i in customer_ids]
+    return tuple(name for name, _ in drawn), np.array([share for _, share in drawn], dtype=np.float64)

@@ -46,13 +46,10 @@ def greedy_mix(scores: Floats, is_available: Bools, epsilons: Floats) -> Floats:
     Returns:
         (n_customers, m) probabilities; a row without an available candidate is all 0.
     """
-    ranked = np.where(is_available, scores, -np.inf)
     n_available = is_available.sum(axis=1, keepdims=True)
-    share = epsilons / np.maximum(n_available, 1)
-    probabilities = np.where(is_available, share, 0.0)
-    rows = np.arange(len(scores))
-    best = ranked.argmax(axis=1)
-    probabilities[rows, best] += np.where(n_available[:, 0] > 0, 1.0 - epsilons[:, 0], 0.0)
+    probabilities: Floats = is_available * (epsilons / np.maximum(n_available, 1))
+    best = np.where(is_available, scores, -np.inf).argmax(axis=1)
+    probabilities[np.arange(len(scores)), best] += ((1.0 - epsilons) * (n_available > 0))[:, 0]
     return probabilities
 
 

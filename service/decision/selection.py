@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from service.decision import exploration
 from service.decision.compiled import ChannelPlan, CompiledCatalogue
+from service.decision.contact_policy import CapTable
 from service.decision.experiment import PROPENSITY_ONLY, RANDOM
-from service.decision.model import Choice, Request
+from service.decision.model import Choice, Exploration, Request, Stage
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -32,13 +33,19 @@ class Placed:
     picks: Ints
     distributions: Floats
 
-    def choices(self, customer: int) -> tuple[Choice, ...]:
-        """Return what was placed for one customer, in order."""
-        return tuple(
-            Choice(int(pick), slot, float(self.distributions[k, customer, pick]))
-            for k, (slot, pick) in enumerate(zip(self.slots, self.picks[:, customer].tolist(), strict=True))
-            if pick >= 0
-        )
+    def choices(self) -> list[tuple[Choice, ...]]:
+        """Return what was placed for each customer, in order."""
+        n_slots, n_customers = self.picks.shape
+        taken = self.distributions[np.arange(n_slots)[:, None], np.arange(n_customers), self.picks]
+        return [
+            tuple([Choice(*choice) for choice in zip(picks, self.slots, chances, strict=True) if choice[0] >= 0])
+            for picks, chances in zip(self.picks.T.tolist(), taken.T.tolist(), strict=True)
+        ]
+
+    def mark(self, stages: NDArray[np.int8], stage: Stage, rows: Ints | None = None) -> None:
+        """Set the stage, in place, of what was placed; `rows` are the customers' rows in `stages` if not the same."""
+        slots, customers = np.nonzero(self.picks >= 0)
+        stages[customers if rows is None else rows[customers], self.picks[slots, customers]] = stage
 
 
 def slots_of(plan: ChannelPlan, request: Request) -> tuple[str, ...]:
@@ -72,11 +79,11 @@ def select(
     n, m = is_open.shape
     picks = np.full((len(slots), n), -1, dtype=np.int64)
     distributions = np.zeros((len(slots), n, m))
-    if not m:
+    if not m or not slots:
         return Placed(slots, picks, distributions)
-    strategy = _Strategy(catalogue, propensities, priorities, arms)
+    strategy = _Strategy(catalogue.catalogue.exploration, propensities, priorities, arms)
     uniforms = exploration.draws(keys, len(slots))
-    shared = _Shared.of(catalogue, plan, room, len(slots))
+    shared = _Shared(catalogue.caps, plan, room, len(slots))
     is_left = is_open.copy()
     n_placed = np.zeros(n, dtype=np.int64)
     for k, placement in enumerate(slots):
@@ -87,7 +94,8 @@ def select(
         pick = picks[k] = exploration.draw(distributions[k], uniforms[k])
         is_placed = pick >= 0
         n_placed += is_placed
-        is_left &= ~(is_placed[:, None] & (plan.action_slots == plan.action_slots[pick][:, None]))
+        placed_slots = np.where(is_placed, plan.action_slots[pick], -1)
+        is_left &= plan.action_slots != placed_slots[:, None]
         shared.spend(pick, is_placed, is_left)
     return Placed(slots, picks, distributions)
 
@@ -95,46 +103,42 @@ def select(
 class _Strategy:
     """Scores and exploration by arm, resolved once for all slots."""
 
-    def __init__(
-        self, catalogue: CompiledCatalogue, propensities: Floats, priorities: Floats, arms: Sequence[str]
-    ) -> None:
-        exploring = catalogue.catalogue.exploration
+    def __init__(self, exploring: Exploration, propensities: Floats, priorities: Floats, arms: Sequence[str]) -> None:
         epsilon = exploring.parameter if exploring.strategy == "epsilon_greedy" else 0.0
-        is_random = np.array([arm == RANDOM for arm in arms], dtype=np.bool_)[:, None]
-        is_plain = np.array([arm == PROPENSITY_ONLY for arm in arms], dtype=np.bool_)[:, None]
-        self.scores = np.where(is_plain, propensities, priorities) if is_plain.any() else priorities
-        self.epsilons = np.where(is_random, 1.0, np.where(is_plain, 0.0, epsilon))
+        by_arm = {RANDOM: 1.0, PROPENSITY_ONLY: 0.0}
+        self.epsilons = np.array([by_arm.get(arm, epsilon) for arm in arms])[:, None]
         self.temperature = exploring.parameter if exploring.strategy == "softmax" else 0.0
-        self.is_soft = ~(is_random | is_plain)
+        self.is_soft = np.array([arm not in by_arm for arm in arms], dtype=np.bool_)[:, None]
+        self.scores = priorities
+        if PROPENSITY_ONLY in arms:
+            is_plain = np.array([arm == PROPENSITY_ONLY for arm in arms])[:, None]
+            self.scores = np.where(is_plain, propensities, priorities)
 
     def probabilities(self, is_available: Bools) -> Floats:
-        mixed = exploration.greedy_mix(self.scores, is_available, self.epsilons)
         if self.temperature <= 0:
-            return mixed
-        return np.where(self.is_soft, exploration.softmax(self.scores, is_available, self.temperature), mixed)
+            return exploration.greedy_mix(self.scores, is_available, self.epsilons)
+        soft = exploration.softmax(self.scores, is_available, self.temperature)
+        if self.is_soft.all():
+            return soft
+        return np.where(self.is_soft, soft, exploration.greedy_mix(self.scores, is_available, self.epsilons))
 
 
 class _Shared:
     """Caps that several actions of one answer could use up together."""
 
-    def __init__(self, room: Ints, counters: Ints, cap_positions: Ints) -> None:
-        self.room, self.counters, self.cap_positions = room, counters, cap_positions
-
-    @classmethod
-    def of(cls, catalogue: CompiledCatalogue, plan: ChannelPlan, room: Ints, n_slots: int) -> _Shared:
-        # A counter of a single action needs no care: no action is placed twice in an answer.
-        caps = [
-            c
-            for c, cap in enumerate(catalogue.catalogue.caps)
-            if cap.scope != "action" and catalogue.caps.is_spent[catalogue.caps.cap_of == c].any()
-        ]
-        tight = [c for c in caps if room[:, catalogue.caps.cap_of == c].min(initial=n_slots) < n_slots]
-        return cls(room.copy() if tight else room, plan.counters, np.array(tight, dtype=np.int64))
+    def __init__(self, caps: CapTable, plan: ChannelPlan, room: Ints, n_slots: int) -> None:
+        self.counters, self.room = plan.counters, room
+        is_tight = bool(room[:, caps.spent_counters].min(initial=n_slots) < n_slots)
+        self.caps = caps.spent_together if is_tight else ()
+        if is_tight:
+            self.room = room.copy()
 
     def spend(self, pick: Ints, is_placed: Bools, is_left: Bools) -> None:
         """Take the placed actions' room, and close, in place, the candidates that have none left."""
+        if not self.caps:
+            return
         rows = np.flatnonzero(is_placed)
-        for c in self.cap_positions:
+        for c in self.caps:
             counters = self.counters[:, c]
             spent = counters[pick[rows]]
             is_counted = spent >= 0

@@ -1,0 +1,133 @@
+"""Time of the decision core without scoring: `python -m benchmarks.core`. Prints medians; judges nothing.
+
+One customer x about 50 candidates, one customer x 5,000 candidates with 2,500 rules, and 10,000 customers x about 50 in
+chunks of 512. The facts-to-columns step (`as_of`) is part of a decision and also shown on its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.layout import SECONDS_PER_DAY, Kind
+from features.matrix import Columns
+from service.catalogue.loader import load_catalogue
+from service.catalogue.rules import parse_rule
+from service.decision.engine import CompiledCatalogue, compile_catalogue, decide
+from service.decision.model import Catalogue, Contacts, CustomerBatch, Exploration, Request, Rule, Scoring, Stage
+
+NOW = 1_514_592_000.0
+CHUNK = 512
+CATALOGUE = Path(__file__).parents[1] / "service" / "catalogue.yaml"
+
+
+def customers(columns: Columns, n: int, seed: int = 0) -> CustomerBatch:
+    """Make customers with facts plausible in kind and ten contacts each."""
+    rng = np.random.default_rng(seed)
+    layout = columns.layout
+    facts = np.full((layout.width, n), np.nan)
+    for row, fact, _ in layout.elements():
+        if fact.kind in (Kind.MOMENT, Kind.ANCHOR):
+            facts[row] = NOW - rng.exponential(80 * SECONDS_PER_DAY, n)
+        elif fact.kind is Kind.CATEGORY:
+            facts[row] = rng.integers(0, len(fact.vocabulary), n)
+        elif fact.kind is not Kind.RECENT:
+            facts[row] = np.floor(rng.exponential(10, n))
+    days = layout.slices["shopping_days"].start
+    facts[days : days + 12] = np.sort(np.floor(NOW / SECONDS_PER_DAY) - rng.integers(0, 90, (12, n)), axis=0)
+    size = 10 * n
+    contacts = Contacts(
+        np.repeat(np.arange(n), 10),
+        NOW - rng.uniform(0, 60 * SECONDS_PER_DAY, size),
+        tuple(rng.choice(["decision", "impression"], size).tolist()),
+        ("upsell_cheese",) * size,
+        ("app",) * size,
+    )
+    ids = tuple(f"customer-{i}" for i in range(n))
+    views = np.full((len(layout.views), n), NOW)
+    return CustomerBatch(ids, facts, views, np.ones(n, bool), np.ones(n, np.int8), contacts)
+
+
+def widened(catalogue: Catalogue, columns: Columns, copies: int) -> Catalogue:
+    """Repeat the upsell and cross-sell actions of `app` under new ids, with a rule for every second copy."""
+    symbols = {name: columns.vocabulary(name) for name in columns.names}
+    originals = [action for action in catalogue.actions if action.scoring is Scoring.MODEL]
+    treatments = {t.action_id: t for t in catalogue.treatments if t.channel == "app"}
+    actions, forms, rules = list(catalogue.actions), list(catalogue.treatments), list(catalogue.rules)
+    for k in range(copies):
+        for action in originals:
+            if action.id in treatments:
+                actions.append(replace(action, id=f"{action.id}_{k}", value=action.value * (1 + k / 997)))
+                form = treatments[action.id]
+                forms.append(replace(form, id=f"{form.id}_{k}", action_id=actions[-1].id))
+                if len(actions) % 2:
+                    text = f"spend_h28 >= {len(actions) % 83} OR days_since_last_basket < {len(actions) % 57}.5"
+                    rules.append(
+                        Rule(
+                            f"r{len(actions)}",
+                            Stage.ELIGIBILITY,
+                            "action",
+                            actions[-1].id,
+                            text,
+                            "",
+                            parse_rule(text, symbols),
+                        )
+                    )
+    return replace(catalogue, actions=tuple(actions), treatments=tuple(forms), rules=tuple(rules))
+
+
+def median_us(run: Callable[[], object], repeats: int) -> float:
+    """Return the median time of a call in microseconds, after a tenth of warm-up."""
+    times = []
+    for k in range(repeats + repeats // 10 + 1):
+        start = time.perf_counter()
+        run()
+        if k > repeats // 10:
+            times.append((time.perf_counter() - start) * 1e6)
+    return statistics.median(times)
+
+
+def chunked(batch: CustomerBatch, catalogue: CompiledCatalogue, keys: NDArray[np.uint64]) -> None:
+    """Decide for a batch in chunks; contacts are left out, they would be split by the caller's partitions."""
+    none = Contacts(np.empty(0, np.int64), np.empty(0), (), (), ())
+    for start in range(0, len(batch.customer_ids), CHUNK):
+        part = slice(start, start + CHUNK)
+        facts, views = np.ascontiguousarray(batch.facts[:, part]), batch.view_times[:, part]
+        chunk = CustomerBatch(batch.customer_ids[part], facts, views, batch.is_known[part], batch.consents[part], none)
+        decide(chunk, Request("app"), catalogue, None, NOW, keys[part])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=1_000)
+    repeats = parser.parse_args().repeats
+    columns = Columns()
+    shipped = load_catalogue(CATALOGUE)
+    one, many = customers(columns, 1), customers(columns, 10_000)
+    keys = np.random.default_rng(0).integers(0, 2**64, 10_000, dtype=np.uint64)
+    print(f"{'as_of alone, one customer':44} {median_us(lambda: columns.as_of(one.facts, NOW), repeats):10.0f} us")
+    for strategy, parameter in (("none", 0.0), ("epsilon_greedy", 0.05), ("softmax", 0.1)):
+        explored = replace(widened(shipped, columns, 1), exploration=Exploration(strategy, parameter))
+        fifty = compile_catalogue(explored, columns)
+        n = len(fifty.plans["app"].candidates)
+        took = median_us(partial(decide, one, Request("app"), fifty, None, NOW, keys[:1]), repeats)
+        print(f"{f'one customer x {n} candidates, {strategy}':44} {took:10.0f} us")
+    wide = compile_catalogue(widened(shipped, columns, 192), columns)
+    n, rules = len(wide.plans["app"].candidates), len(wide.catalogue.rules)
+    took = median_us(lambda: decide(one, Request("app"), wide, None, NOW, keys[:1]), max(20, repeats // 20))
+    print(f"{f'one customer x {n} candidates, {rules} rules':44} {took:10.0f} us")
+    took = median_us(lambda: chunked(many, fifty, keys), max(3, repeats // 300))
+    print(f"{'10,000 customers, softmax, a customer':44} {took / 10_000:10.1f} us")
+
+
+if __name__ == "__main__":
+    main()
