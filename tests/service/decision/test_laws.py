@@ -262,6 +262,27 @@ def test_refused_reservation_is_selected_around() -> None:
     assert (decisions.stages[3] != Stage.RESERVATION_REFUSED).all()
 
 
+def test_selecting_again_draws_with_the_customers_own_key() -> None:
+    """Selecting again with nothing refused repeats the answer, whatever the customer's place in the batch."""
+    catalogue = compiled(SHIPPED, exploration=Exploration("softmax", 0.5), experiment=ALL_ARMS)
+    batch, keys = random_batch(30, 2, consent=1.0), keys_for(30)
+    decisions = run(catalogue, batch, Request("app"))
+    for i in range(30):
+        again = select_again(decisions, catalogue, i, [], keys)
+        assert again.chosen == decisions.chosen
+        assert again.withheld == decisions.withheld
+        assert np.array_equal(again.stages, decisions.stages)
+
+
+@pytest.mark.parametrize(("starts", "ends", "is_in"), [(0, 1, True), (1, 2, False), (-1, 0, False), (-1, 1, True)])
+def test_dates_are_from_inclusive_to_exclusive(starts: int, ends: int, is_in: bool) -> None:
+    """An action is valid from its start on, and no longer at its end."""
+    actions = [replace(a, starts_at=NOW + starts, ends_at=NOW + ends) for a in SHIPPED.actions]
+    decisions = run(compiled(SHIPPED, actions=tuple(actions)), random_batch(3, 1, consent=1.0), Request("app"))
+    assert (decisions.stages == Stage.OUT_OF_DATES).any() == (not is_in)
+    assert any(decisions.chosen) == is_in
+
+
 def test_without_a_model_priors_stand_in() -> None:
     """Without a model every propensity is the catalogue's prior; with one, risk is multiplied with the response."""
     catalogue = compiled(SHIPPED)
