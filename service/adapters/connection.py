@@ -182,6 +182,7 @@ class Link:
         """Close all idle connections; those in use are closed by their users' ends."""
         while self._idle:
             self._idle.pop().drop()
+        await asyncio.sleep(0)  # lets the loop finish closing them, should it stop right after this
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
         if not commands:

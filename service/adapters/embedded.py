@@ -44,6 +44,10 @@ tcp-keepalive 60
 """
 
 
+_children: list[subprocess.Popen[bytes]] = []
+"""Servers that this process started: they may outlive their `EmbeddedServer`, and their ends must be collected."""
+
+
 class EmbeddedServerError(RuntimeError):
     """The embedded server cannot be started or joined."""
 
@@ -60,7 +64,6 @@ class EmbeddedServer:
         self.log = self.folder / "server.log"
         self._state = self.folder / "server.json"
         self._user: int | None = None
-        self._process: subprocess.Popen[bytes] | None = None
 
     def acquire(self) -> str:
         """Join the running server, or start it with all its data, and return its URL.
@@ -128,6 +131,7 @@ class EmbeddedServer:
         return _url(state)
 
     def _start(self) -> str:
+        _collect_ended()
         binary = find_binary()
         before = self._read_state() or {}
         password = before.get("password") or secrets.token_hex(24)
@@ -159,7 +163,7 @@ class EmbeddedServer:
                     start_new_session=True,  # Ctrl-C of one user must not end the server of the others
                     umask=0o077,
                 )
-            self._process = process  # kept so that its end is collected by `_stop`
+            _children.append(process)
             state["pid"] = process.pid
             self._write_private(self._state, json.dumps(state))
             self._await_answer(state, process)
@@ -196,8 +200,7 @@ class EmbeddedServer:
                     f"the embedded server did not stop within {STOP_SECONDS:.0f} s; see {self.log}"
                 )
             time.sleep(0.01)
-        if self._process is not None:
-            self._process.wait(STOP_SECONDS)
+        _collect_ended()
 
     def _leave(self) -> None:
         if self._user is not None:
@@ -266,6 +269,10 @@ def _runs_here(path: Path) -> bool:
         return subprocess.run([path, "--version"], capture_output=True, timeout=10, check=False).returncode == 0
     except OSError:
         return False
+
+
+def _collect_ended() -> None:
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def _url(state: dict[str, Any]) -> str:

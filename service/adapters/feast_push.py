@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from features.contract import JOIN_KEY
 from features.facts import Floats, to_view
 
@@ -40,12 +42,26 @@ class FeastPush:
         Args:
             rows: Customer id -> facts (LAYOUT.width,). stamps: customer id -> event timestamp in microseconds.
         """
-        import pandas as pd
         from feast.data_source import PushMode
 
-        frame = pd.DataFrame([{JOIN_KEY: customer, **to_view(row, view)} for customer, row in rows.items()])
-        moments = [_EPOCH + timedelta(microseconds=stamps[customer]) for customer in rows]
-        frame["event_timestamp"] = frame["created"] = moments
+        frame = frame_of(view, rows, stamps)
         with warnings.catch_warnings(), contextlib.redirect_stdout(None):
             warnings.simplefilter("ignore")
             self._store.push(f"{view}_push", frame, to=PushMode.ONLINE)
+
+
+def frame_of(view: str, rows: Mapping[str, Floats], stamps: Mapping[str, int]) -> Any:
+    """Return the data frame that Feast takes for customers' facts of one view; arguments as of `FeastPush.push`."""
+    import pandas as pd
+
+    records = []
+    for customer, row in rows.items():
+        values = {name: _typed(value) for name, value in to_view(row, view).items()}
+        moment = _EPOCH + timedelta(microseconds=stamps[customer])
+        records.append({JOIN_KEY: customer, **values, "event_timestamp": moment, "created": moment})
+    return pd.DataFrame(records)
+
+
+def _typed(value: Any) -> Any:
+    """Keep the type of a list: of a plain list of NaN Feast infers a list of nulls, and stores zeros without a word."""
+    return np.asarray(value, dtype=np.float64) if isinstance(value, list) else value

@@ -1,0 +1,384 @@
+"""The worker with a real journal, a real Feast and a real lake."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from features.contract import LAYOUT
+from features.facts import Floats, fold, unknown
+from service.adapters import redis_keys as keys
+from service.adapters.connection import Link
+from service.adapters.fact_stream import FactStream
+from service.adapters.feast_push import FeastPush
+from service.adapters.parquet_lake import ParquetLake
+from service.adapters.partition_owner import NotOwner, PartitionOwner
+from service.adapters.redis_journal import RedisJournal
+from service.adapters.redis_state import RedisState
+from service.decision.record import partition_of
+from service.ports import Event, FactPlan, Outcome, StoreUnavailable
+from service.worker import Worker, run
+from tests.service.rows import CHEESE, decision_row
+
+NOW = 1_770_000_000.0
+REPO = Path(__file__).resolve().parents[2]
+
+
+class FixedClock:
+    """A clock that stands still."""
+
+    def now(self) -> float:
+        """Return NOW."""
+        return NOW
+
+
+class Dying:
+    """Pushes some views and then fails, as a process that is killed would leave things."""
+
+    def __init__(self, push: FeastPush, views: int) -> None:
+        self.push_of, self.views = push, views
+
+    def push(self, view: str, rows: Mapping[str, Floats], stamps: Mapping[str, int]) -> None:
+        """Push while views are left."""
+        if self.views == 0:
+            raise RuntimeError("killed")
+        self.views -= 1
+        self.push_of.push(view, rows, stamps)
+
+
+class World:
+    """All parts on one server and one folder; `worker` makes as many workers as a test wants."""
+
+    def __init__(self, url: str, folder: Path, push: FeastPush, plan: FactPlan) -> None:
+        self.link, self.push, self.plan = Link(url), push, plan
+        self.lake = ParquetLake(folder)
+        self.state = RedisState(self.link, self.link, LAYOUT)
+        self.journal = RedisJournal(url, deadline_seconds=5, idempotency_seconds=1000)
+
+    def worker(self, push: Any = None, lease_seconds: float = 10.0) -> Worker:
+        """Return a worker of a process of its own, as far as the journal can tell."""
+        owner = PartitionOwner(self.link, lease_seconds=lease_seconds)
+        return Worker(owner, FactStream(owner, self.link, self.plan, push or self.push, FixedClock()), self.lake)
+
+    async def send(self, *events: Event) -> None:
+        """Append events to the journal."""
+        receipts = await self.journal.append_events(events, NOW)
+        assert {receipt.status for receipt in receipts} == {"accepted"}
+
+    async def facts(self, customer: str, now: float = NOW) -> Any:
+        """Return what a decision would see of the customer."""
+        batch = (await self.state.gather(self.plan, [customer], "app", now, 1.0)).batch
+        return batch.facts[:, 0]
+
+    async def journal_length(self, customer: str) -> int:
+        """Return how many entries the customer's partition holds."""
+        return int(await self.ask("XLEN", keys.of_partition(partition_of(customer), "journal")))
+
+    async def ask(self, *command: str) -> Any:
+        """Send one command."""
+        [reply] = await self.link.exchange([command], deadline_seconds=5, reason="")
+        return reply
+
+    def rows(self, table: str, column: str) -> list[str]:
+        """Return a column of a lake table, sorted."""
+        if not self.lake.files(table):
+            return []
+        files = f"{self.lake.folder}/{table}/*.parquet"
+        return sorted(name for (name,) in duckdb.sql(f"SELECT {column} FROM read_parquet('{files}')").fetchall())
+
+
+@pytest.fixture(scope="module")
+def push(feast_world: tuple[Any, FactPlan]) -> FeastPush:
+    """Feast's push as the worker uses it."""
+    return FeastPush(REPO / "features")
+
+
+@pytest.fixture
+def on(
+    clean_url: str, tmp_path: Path, push: FeastPush, feast_world: tuple[Any, FactPlan]
+) -> Callable[[Callable[[World], Awaitable[None]]], None]:
+    """Run a scenario in a fresh world."""
+
+    def run_it(scenario: Callable[[World], Awaitable[None]]) -> None:
+        async def whole() -> None:
+            world = World(clean_url, tmp_path / "lake", push, feast_world[1])
+            try:
+                await scenario(world)
+            finally:
+                await world.link.close()
+                await world.journal.close()
+
+        asyncio.run(whole())
+
+    return run_it
+
+
+Scenario = Callable[[Callable[[World], Awaitable[None]]], None]
+
+
+def purchase(i: int, customer: str, aisle: str = "cheese", at: float = NOW - 86_400) -> Event:
+    """Return a purchase."""
+    lines = [{"aisle": aisle, "quantity": 1.0, "sales_value": 2.0 + i, "retail_disc": 0.5}]
+    return Event(f"e{i}-{customer}", customer, "purchase", at + i * 3600, {"lines": lines})
+
+
+def expected(*events: Event) -> Floats:
+    """Return the facts of a customer of whom only these events are known."""
+    facts = unknown()
+    for event in events:
+        facts, _ = fold(facts, {"type": event.type, "occurred_at": event.occurred_at, "properties": event.properties})
+    return facts
+
+
+def test_events_become_facts_and_records_exactly_once(on: Scenario) -> None:
+    """After a drain a decision sees the folded facts, the lake has each event once, and the journal is trimmed."""
+
+    async def scenario(world: World) -> None:
+        bought = [purchase(i, "a", aisle) for i, aisle in enumerate(("cheese", "deli", "cheese"))]
+        await world.send(bought[0], purchase(0, "b"), bought[1])
+        worker = world.worker()
+        assert await worker.drain_once() == 3
+        np.testing.assert_allclose(await world.facts("a"), expected(*bought[:2]), rtol=1e-12)
+        await world.send(bought[2])
+        assert await worker.drain_once() == 1
+        np.testing.assert_allclose(await world.facts("a"), expected(*bought), rtol=1e-12)
+        np.testing.assert_allclose(await world.facts("b"), expected(purchase(0, "b")), rtol=1e-12)
+        assert await worker.drain_once() == 0
+        assert world.rows("events", "event_id") == ["e0-a", "e0-b", "e1-a", "e2-a"]
+        assert await world.journal_length("a") == 0
+
+    on(scenario)
+
+
+def test_decisions_outcomes_and_consents_reach_the_lake(on: Scenario) -> None:
+    """All kinds of entries are written; what is no fact touches no feature."""
+
+    async def scenario(world: World) -> None:
+        row = decision_row("a", NOW)
+        await world.state.record(row, (CHEESE,), (), answer=None, request_digest="", deadline_seconds=5)
+        await world.journal.append_outcomes(
+            [
+                Outcome("o1", row.decision_id, "upsell_cheese", "click", None, NOW),
+                Outcome("o2", "unknown", "upsell_cheese", "click", None, NOW),
+            ],
+            NOW,
+        )
+        consent = {"channel": "app", "purpose": "marketing", "granted": True, "source": "x", "expiry": None}
+        await world.send(Event("c1", "a", "consent_changed", NOW, consent))
+        assert await world.worker().drain_once() == 4
+        assert world.rows("decisions", "decision_id") == [row.decision_id]
+        assert world.rows("outcomes", "outcome_id") == ["o1", "o2"]
+        assert world.rows("events", "type") == ["consent_changed"]
+        assert np.isnan(await world.facts("a")).all()
+        found = await world.state.find_decision(row.decision_id)
+        assert found is not None
+        assert found[2] is None
+        assert world.lake.file_with("decisions", partition_of("a"), found[0]) is not None
+
+    on(scenario)
+
+
+@pytest.mark.parametrize("views", [0, 1, 3])
+def test_a_worker_that_dies_in_a_push_applies_each_event_once(on: Scenario, views: int) -> None:
+    """Killed with some views of some customers pushed, its successor pushes the others and folds nothing twice."""
+
+    async def scenario(world: World) -> None:
+        await world.send(purchase(0, "a"), purchase(0, "b"))
+        await world.worker().drain_once()
+        await world.ask("DEL", *(keys.of_partition(p, "lease") for p in range(64)))
+        await world.send(purchase(1, "a", "deli"), purchase(2, "a"), purchase(1, "b", "seafood"))
+        dying = world.worker(Dying(world.push, views))
+        await dying.own()
+        with pytest.raises(RuntimeError, match="killed"):
+            await dying.step()
+        await world.ask("DEL", *(keys.of_partition(p, "lease") for p in range(64)))
+        await world.send(purchase(3, "a", "baby"))
+        await world.worker().drain_once()
+        bought = [purchase(0, "a"), purchase(1, "a", "deli"), purchase(2, "a"), purchase(3, "a", "baby")]
+        np.testing.assert_allclose(await world.facts("a"), expected(*bought), rtol=1e-12)
+        both = expected(purchase(0, "b"), purchase(1, "b", "seafood"))
+        np.testing.assert_allclose(await world.facts("b"), both, rtol=1e-12)
+        assert len(world.rows("events", "event_id")) == 6
+
+    on(scenario)
+
+
+def test_a_worker_that_fails_goes_on_from_what_is_stored(on: Scenario) -> None:
+    """A push that fails once delays facts, loses none and doubles none, in one and the same process."""
+
+    async def scenario(world: World) -> None:
+        failing = Dying(world.push, 2)
+        worker = world.worker(failing)
+        await world.send(*(purchase(i, "a") for i in range(4)))
+        stop = asyncio.Event()
+        running = asyncio.create_task(run(worker, stop))
+        while failing.views:
+            await asyncio.sleep(0.01)
+        failing.views = 1000
+        async with asyncio.timeout(20):
+            while np.isnan((await world.facts("a"))[LAYOUT.slices["baskets_count"]]).any():
+                await asyncio.sleep(0.01)
+        stop.set()
+        await running
+        np.testing.assert_allclose(await world.facts("a"), expected(*(purchase(i, "a") for i in range(4))), rtol=1e-12)
+        assert world.rows("events", "event_id") == [f"e{i}-a" for i in range(4)]
+
+    on(scenario)
+
+
+def test_a_row_stamped_ahead_does_not_stop_its_customer(on: Scenario) -> None:
+    """Facts written with a moment ahead of the clock are built upon, not lost, and later pushes still take effect."""
+
+    async def scenario(world: World) -> None:
+        ahead = {"a": round((NOW + 86_400) * 1e6)}
+        before = expected(purchase(0, "a"))
+        for view in ("purchases", "aisle_history", "prices", "journey"):
+            world.push.push(view, {"a": before}, ahead)
+        await world.send(purchase(1, "a", "deli"))
+        await world.worker().drain_once()
+        both = expected(purchase(0, "a"), purchase(1, "a", "deli"))
+        np.testing.assert_allclose(await world.facts("a", NOW + 90_000), both, rtol=1e-12)
+
+    on(scenario)
+
+
+def test_an_entry_that_cannot_be_used_is_set_aside_and_blocks_nothing(on: Scenario) -> None:
+    """Damaged entries go to the poison stream with their error; the others of their batch are applied and written."""
+
+    async def scenario(world: World) -> None:
+        journal = keys.of_partition(partition_of("a"), "journal")
+        await world.ask("XADD", journal, "*", "k", "event", "v", "rubbish")
+        await world.send(purchase(0, "a"))
+        await world.send(Event("bad", "a", "purchase", NOW, {"lines": [{"aisle": "nowhere"}]}))
+        await world.ask("XADD", journal, "*", "k", "riddle", "v", "x")
+        await world.ask("XADD", journal, "*", "other", "fields")
+        await world.send(purchase(1, "a"))
+        worker = world.worker()
+        assert await worker.drain_once() == 6
+        assert await worker.drain_once() == 0
+        np.testing.assert_allclose(await world.facts("a"), expected(purchase(0, "a"), purchase(1, "a")), rtol=1e-12)
+        assert world.rows("events", "event_id") == ["e0-a", "e1-a"]
+        aside = await world.ask("XRANGE", keys.of_partition(partition_of("a"), "poison"), "-", "+")
+        errors = [dict(zip(pairs[::2], pairs[1::2], strict=True))[b"error"].decode() for _, pairs in aside]
+        assert len(errors) == 4
+        assert any("KeyError" in error for error in errors)
+        assert any("riddle" in error for error in errors)
+        assert await world.journal_length("a") == 0
+
+    on(scenario)
+
+
+def test_a_partition_has_one_owner_and_the_former_one_can_change_nothing(on: Scenario) -> None:
+    """A second worker waits while the lease holds; once it lapsed, the first one's pushes and trims are refused."""
+
+    async def scenario(world: World) -> None:
+        first, second = world.worker(lease_seconds=0.3), world.worker()
+        assert await first.own() == 64
+        assert await second.own() == 0
+        await world.send(purchase(0, "a"))
+        await asyncio.sleep(0.35)
+        second._renew_at = 0.0
+        assert await second.own() == 64
+        with pytest.raises(NotOwner):
+            await first.step()
+        with pytest.raises(NotOwner):
+            await first.owner.trim(partition_of("a"), "9999999999999-0")
+        assert np.isnan(await world.facts("a")).all()
+        assert await second.drain_once() == 1
+        np.testing.assert_allclose(await world.facts("a"), expected(purchase(0, "a")), rtol=1e-12)
+        assert world.rows("events", "event_id") == ["e0-a"]
+
+    on(scenario)
+
+
+def test_what_waits_for_the_lake_is_written_when_it_is_due(on: Scenario) -> None:
+    """Facts are online at once, the lake waits for its time; until then the journal keeps the entries."""
+
+    async def scenario(world: World) -> None:
+        worker = world.worker()
+        await worker.own()
+        await world.send(purchase(0, "a"))
+        await worker.step()
+        assert not np.isnan(await world.facts("a")).all()
+        assert await worker.flush() == 0
+        assert await world.journal_length("a") == 1
+        worker.flush_seconds = 0.0
+        assert await worker.flush() == 1
+        assert await world.journal_length("a") == 0
+        assert world.rows("events", "event_id") == ["e0-a"]
+
+    on(scenario)
+
+
+def test_without_a_store_nothing_is_forgotten(on: Scenario) -> None:
+    """A worker whose feature store is away raises and applies later what it had read."""
+
+    async def scenario(world: World) -> None:
+        worker = world.worker()
+        await worker.own()
+        await world.send(purchase(0, "a"))
+        worker.facts.features = Link("redis://127.0.0.1:1")
+        with pytest.raises(StoreUnavailable):
+            await worker.step()
+        worker.facts.features = world.link
+        worker.forget()
+        await worker.drain_once()
+        np.testing.assert_allclose(await world.facts("a"), expected(purchase(0, "a")), rtol=1e-12)
+
+    on(scenario)
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from pydantic import SecretStr
+from service.settings import Settings
+from service.worker import run_worker
+run_worker(Settings(var=Path(sys.argv[1]), redis_url=SecretStr(sys.argv[2]), clock="wall"), sys.argv[3])
+"""
+
+
+def test_a_worker_process_follows_the_journal_and_leaves_in_order(
+    clean_url: str, feast_world: tuple[Any, FactPlan], tmp_path: Path
+) -> None:
+    """The process applies events as they come; on SIGTERM it writes what waits and gives its partitions back."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", PROCESS, str(tmp_path), clean_url, os.environ["NBA_FEAST_REDIS"]]
+    )
+
+    async def scenario() -> None:
+        link = Link(clean_url)
+        state, now = RedisState(link, link, LAYOUT), time.time()
+        journal = RedisJournal(clean_url, deadline_seconds=5, idempotency_seconds=1000)
+        await journal.append_events([purchase(0, "a", at=now - 86_400)], now)
+        async with asyncio.timeout(60):
+            while not (await state.gather(feast_world[1], ["a"], "app", now + 60, 1.0)).batch.is_known.all():
+                assert process.poll() is None
+                await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        while process.poll() is None:
+            await asyncio.sleep(0.05)
+        [lease] = await link.exchange([("GET", keys.of_partition(0, "lease"))], deadline_seconds=5, reason="")
+        assert lease is None
+        await journal.close()
+        await link.close()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+    assert process.returncode == 0
+    assert len(ParquetLake(tmp_path / "lake").files("events")) == 1
