@@ -350,7 +350,8 @@ class Decisions:
         candidates: (m,) positions in `Catalogue.treatments`.
         actions: (m,) positions in `Catalogue.actions`.
         stages: (n, m) int8 `Stage`.
-        reasons: (n, m) int32, position in `Catalogue.rules` (engagement stages) or `Catalogue.caps` (contact policy), else -1.
+        reasons: (n, m) int32, position in `Catalogue.rules` (engagement stages) or `Catalogue.caps` (contact policy),
+            else -1.
         propensities, priorities: (n, m), NaN where the candidate never came so far.
         chosen: for each customer, what is shown, in order.
         withheld: for each customer of the hold-out, the marketing that would have been shown; else empty.
