@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -25,7 +26,9 @@ from features.contract import STAGES
 from service.bootstrap import Runtime, all_customers, open_runtime
 from service.settings import Settings
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 132)
+COLUMNS = ("#", "action", "propensity", "source", "value", "priority", "P(selected)", "why")
+WIDE = 120
 CHUNK = 256
 REFUSED = {"app": 7, "email": 5, "mailer": 11, "till": 13}
 """Fiction of the example: every n-th household refuses marketing on the channel; all others granted it."""
@@ -205,26 +208,28 @@ def decide(base: str, customer: str, *, dry_run: bool = False, explain: str = "f
     return answer
 
 
-def show_decision(title: str, answer: dict[str, Any]) -> None:
+def show_decision(moment: str, answer: dict[str, Any]) -> None:
     """Print a decision as a table."""
     trace = answer["trace"]
     excluded = sum(1 for row in trace if row["stage"] not in ("ranked", "not_selected", "held_out"))
-    heading = f"{title}: household {answer['customer_id']}, arm {answer['arm']}"
-    table = Table(title=f"{heading}; {len(trace)} candidates, {excluded} excluded by policy", title_justify="left")
-    for name in ("rank", "action", "issue", "propensity", "evidence", "value", "priority", "P(selected)", "why"):
-        table.add_column(name, justify="left" if name in ("action", "issue", "why") else "right")
+    heading = f"{moment}: household {answer['customer_id']}, arm {answer['arm']}"
+    title = f"{heading}; {len(trace)} candidates, {excluded} excluded by policy"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for name in COLUMNS[: None if console.width >= WIDE else -1]:
+        is_text = name in ("action", "source", "why")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "why")
     for action in answer["actions"]:
-        table.add_row(
+        cells = (
             str(action["rank"]),
             action["action_id"],
-            action["issue"],
-            f"{action['propensity']:.4f} ({action['propensity_source']})",
-            f"{action['evidence']:.0f}",
+            f"{action['propensity']:.4f}",
+            f"{action['propensity_source']} ({action['evidence']:.0f})",
             f"{action['value']:.2f}",
             f"{action['priority']:.4f}",
             f"{action['selection_probability']:.3f}",
-            "; ".join(action["reasons"][:2]),
+            action["reasons"][0],
         )
+        table.add_row(*cells[: len(table.columns)])
     console.print(table)
 
 
@@ -253,9 +258,9 @@ def show_change(base: str, customer: str) -> None:
     known_after = wait_for_facts(base, customer, known_before)
     after = decide(base, customer)
     show_decision("after", after)
-    table = Table(title="what changed", title_justify="left")
+    table = Table(title="what changed", title_justify="left", box=SIMPLE_HEAD)
     for name in ("what", "before", "after"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name == "what")
     columns_before, columns_after = flat(known_before), flat(known_after)
     of_aisle = (f"days_since_aisle_purchase__{aisle}", f"aisle_baskets_count__{aisle}")
     watched = ("days_since_last_basket", "baskets_count", "spend_h7", *of_aisle, "shopping_days_28")
