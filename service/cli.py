@@ -22,6 +22,8 @@ from service.settings import Settings
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Next best action.")
 catalogue_app = typer.Typer(no_args_is_help=True, help="Look after the catalogue.")
 app.add_typer(catalogue_app, name="catalogue")
+key_app = typer.Typer(no_args_is_help=True, help="Make API keys.")
+app.add_typer(key_app, name="key")
 console = Console(stderr=True)
 NEEDS_FEAST = ("apply", "materialize", "train", "prepare", "agent", "worker", "demo")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -91,16 +93,19 @@ def serve() -> None:
     import uvicorn
 
     from service.api.app import create_app
+    from service.api.wire import server_options
 
     settings = Settings()
-    if settings.host not in LOOPBACK and settings.api_key is None:
-        raise Stop(f"refusing to listen on {settings.host} without a key; set NBA_API_KEY, or NBA_HOST=127.0.0.1")
+    application = create_app(settings)
+    if settings.host not in LOOPBACK and not application.state.keys.keys:
+        raise Stop(
+            f"refusing to listen on {settings.host} without a key; set NBA_API_KEY or NBA_API_KEYS, "
+            "or NBA_HOST=127.0.0.1"
+        )
     bound = listening_socket(settings.host, settings.port, "NBA_PORT")
-    config = uvicorn.Config(
-        create_app(settings), log_level=settings.log_level.lower(), access_log=False, server_header=False,
-        timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    console.print(f"nba: decisions on http://{settings.host}:{settings.port}/v1/decisions, documentation on /docs")
+    config = uvicorn.Config(application, log_level=settings.log_level.lower(), **server_options())
+    pages = f", documentation on {application.docs_url}" if application.docs_url else ""
+    console.print(f"nba: decisions on http://{settings.host}:{settings.port}/v1/decisions{pages}")
     uvicorn.Server(config).run(sockets=[bound])
 
 
@@ -221,15 +226,29 @@ def check(path: Annotated[Path | None, typer.Argument(help="Default: the catalog
     )
 
 
+@key_app.command("new")
+def key_new(
+    name: Annotated[str, typer.Option(help="Who will use it.")],
+    scopes: Annotated[str, typer.Option(help="Some of decide, outcome, read, admin, with commas.")],
+) -> None:
+    """Make an API key: the key on the first line, once and never again; its entry for NBA_API_KEYS on the second."""
+    from service.api.keys import new_key
+
+    secret, entry = new_key(name, [scope.strip() for scope in scopes.split(",")])
+    console.print("nba: give the first line to the caller; add the second to the list of NBA_API_KEYS and start again")
+    typer.echo(f"{secret}\n{entry}")
+
+
 def explain_failure(error: BaseException) -> str | None:
     """Return the one sentence for a failure that a person can mend, or None for a defect."""
     from service.adapters.clock import ClockFileError
     from service.adapters.embedded import EmbeddedServerError
+    from service.api.keys import KeysError
     from service.catalogue.loader import CatalogueError
     from service.online import NothingLoaded
     from service.ports import BundleRefused, StoreUnavailable
 
-    if isinstance(error, Stop | CatalogueError | ClockFileError | EmbeddedServerError):
+    if isinstance(error, Stop | CatalogueError | ClockFileError | EmbeddedServerError | KeysError):
         return str(error)
     if isinstance(error, BundleRefused):
         return f"the champion was refused and the bundle in use stays: {error}"

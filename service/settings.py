@@ -19,18 +19,32 @@ class Settings(BaseSettings):
     var: Path = Field(CHECKOUT / "var", description="Folder of everything the service writes.")
     catalogue: Path = Field(CHECKOUT / "service" / "catalogue.yaml", description="The catalogue.")
     redis_url: SecretStr | None = Field(None, description="Feature store server; none: an embedded server under var/.")
-    state_redis_url: SecretStr | None = Field(None, description="State and journal server; none: the same as redis_url.")
-    mlflow_uri: str = Field(f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}", description="MLflow tracking and registry.")
+    state_redis_url: SecretStr | None = Field(
+        None, description="State and journal server; none: the same as redis_url."
+    )
+    mlflow_uri: str = Field(
+        f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}", description="MLflow tracking and registry."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, description="Port to listen on.")
-    api_key: SecretStr | None = Field(None, description="Key that callers send; required off loopback.")
-    gather_deadline_ms: float = Field(10.0, gt=0, description="How long a decision waits for facts, contacts and switches.")
+    api_key: SecretStr | None = Field(None, description="One API key with all scopes; off loopback this or api_keys.")
+    api_keys: str | None = Field(
+        None, description="API keys: a JSON list, or a file of one, of what `nba key new` prints."
+    )
+    docs: bool | None = Field(None, description="Serve /docs and /openapi.json; none: on loopback only.")
+    gather_deadline_ms: float = Field(
+        10.0, gt=0, description="How long a decision waits for facts, contacts and switches."
+    )
     record_deadline_ms: float = Field(30.0, gt=0, description="How long a decision waits for its reservation and log.")
     intake_deadline_ms: float = Field(1000.0, gt=0, description="How long an outcome or event waits for the journal.")
-    reload_seconds: float = Field(0.5, gt=0, description="How often a serving process looks for a new bundle or catalogue.")
+    reload_seconds: float = Field(
+        0.5, gt=0, description="How often a serving process looks for a new bundle or catalogue."
+    )
     decision_ttl_days: float = Field(45.0, gt=0, description="How long outcomes find their decision.")
     idempotency_days: float = Field(35.0, gt=0, description="How long a repeated outcome, event or request is known.")
-    clock: Literal["auto", "wall"] = Field("auto", description="auto: obey var/clock.json where it exists; wall: never.")
+    clock: Literal["auto", "wall"] = Field(
+        "auto", description="auto: obey var/clock.json where it exists; wall: never."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level of the JSON log.")
 
     @property

@@ -1,61 +1,77 @@
-"""The FastAPI application: lifespan, problems, the OpenAPI document. Routes live in `routes`."""
+"""The FastAPI application: lifespan, routes, and every failure as a problem."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from service.api import schemas
+from service.api import decisions, intake, operations
+from service.api.document import write_document
+from service.api.keys import read_keys
 from service.api.metrics import Metrics
 from service.api.problems import TITLES, ProblemError
-from service.api.routes import router
-from service.bootstrap import open_runtime
+from service.bootstrap import Runtime, open_runtime
 from service.online import Serving
 from service.settings import Settings
 
 log = logging.getLogger("nba")
-BODIES = (schemas.DecisionAsk, schemas.OutcomeIn, schemas.EventIn, schemas.SwitchIn, schemas.Problem)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+Opener = Callable[[Settings], AbstractAsyncContextManager[Runtime]]
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Build the application; adapters are opened when it starts."""
+def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
+    """Build the application; adapters are opened when it starts.
+
+    Args:
+        opener: Opens the runtime; tests give one of their own.
+
+    Raises:
+        KeysError: The API keys of the settings cannot be used.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_runtime(settings) as runtime:
+        async with opener(settings) as runtime:
             app.state.runtime = runtime
-
-            def count(kind: str, result: str, serving: Serving | None) -> None:
-                app.state.metrics.reloads.labels(kind, result).inc()
-                if serving:
-                    app.state.metrics.serves(serving)
-
-            runtime.reloader.on_reload = count
+            runtime.reloader.on_reload = lambda kind, result, serving: _on_reload(app, kind, result, serving)
             if runtime.reloader.serving:
                 app.state.metrics.serves(runtime.reloader.serving)
             yield
 
+    has_docs = settings.host in LOOPBACK if settings.docs is None else settings.docs
     app = FastAPI(
         title="nba: next best action",
         version="1",
         description="Which action next, for whom, and why.",
         lifespan=lifespan,
+        docs_url="/docs" if has_docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if has_docs else None,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
-    app.include_router(router)
+    app.state.keys = read_keys(settings)
+    for router in (decisions.router, intake.router, operations.views, operations.switches, operations.health):
+        app.include_router(router)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_path)
     app.add_exception_handler(Exception, _on_crash)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    document = write_document(app, has_keys=bool(app.state.keys.keys))
+    app.openapi = lambda: document  # type: ignore[method-assign]
     return app
+
+
+def _on_reload(app: FastAPI, kind: str, result: str, serving: Serving | None) -> None:
+    app.state.metrics.reloads.labels(kind, result).inc()
+    if serving:
+        app.state.metrics.serves(serving)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
@@ -65,23 +81,19 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = "There is no such route; see /docs." if status == 404 else TITLES.get(status, "See /docs.")
-    return await _on_problem(request, ProblemError(status, "http", detail))
+    """Answer what no route takes: 404, and 405 with what the route does allow."""
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
+    detail = "There is no such route." if status == 404 else f"{TITLES.get(status, 'Not possible')}."
+    return await _on_problem(request, ProblemError(status, "http", detail, headers=headers))
+
+
+async def _on_path(request: Request, error: Exception) -> Response:
+    """Answer a parameter of the path that cannot be: FastAPI's own answer would repeat it."""
+    findings = error.errors() if isinstance(error, RequestValidationError) else []
+    errors = [(str(finding["loc"][-1]), str(finding["msg"])) for finding in findings] or [("(path)", "is not valid")]
+    return await _on_problem(request, ProblemError(422, "invalid-field", f"{errors[0][0]}: {errors[0][1]}.", errors))
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
-    log.error("unexpected error on %s", request.scope.get("route", "?"), exc_info=error)
+    log.error("unexpected error on %s", getattr(request.scope.get("route"), "path", "?"), exc_info=error)
     return await _on_problem(request, ProblemError(500, "internal", "Unexpected; see the service's log."))
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """Add the bodies that routes read themselves to the document that FastAPI writes."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        _, definitions = models_json_schema(
-            [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
-        )
-        document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
-        app.openapi_schema = document
-    return app.openapi_schema

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from service.decision.model import ISSUES
 from service.decision.record import DEGRADED_REASONS
@@ -15,6 +16,26 @@ Issue = Literal["cross_sell", "upsell", "retention", "service"]
 OutcomeType = Literal["impression", "click", "accept", "reject", "conversion"]
 if Issue.__args__ != ISSUES:  # type: ignore[attr-defined]
     raise ImportError("schemas.Issue and model.ISSUES name different issues")
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+_EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
+_MOMENT = "must be a date and time with a zone, e.g. 2027-01-31T09:30:00Z"
+
+
+def _written(value: object) -> object:
+    """Take a moment as RFC 3339 writes it and in no other way: a bare number would be seconds or milliseconds."""
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        raise ValueError(_MOMENT)
+    return value.upper()
+
+
+def _recent(moment: datetime) -> datetime:
+    if moment < _EARLIEST:
+        raise ValueError("must not lie before 1970-01-02")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_recent)]
 
 
 class Strict(BaseModel):
@@ -118,7 +139,7 @@ class OutcomeIn(Strict):
     action_id: Id
     type: OutcomeType
     value: float | None = None
-    occurred_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    occurred_at: Moment | None = None
 
 
 class EventIn(Strict):
@@ -145,7 +166,7 @@ class EventIn(Strict):
     event_id: Id
     customer_id: Id
     type: Id
-    occurred_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    occurred_at: Moment | None = None
     properties: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -181,3 +202,9 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[FieldError] | None = None
+
+
+FIELD_NAMES = frozenset(
+    name for model in (DecisionAsk, PlacementAsk, OutcomeIn, EventIn, SwitchIn) for name in model.model_fields
+)
+"""Names that a problem may repeat, since they are ours."""

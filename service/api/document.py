@@ -1,0 +1,67 @@
+"""The OpenAPI document: bodies that routes read themselves, problems, keys. Describes; decides nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.api import schemas
+from service.api.access import GuardedRoute
+from service.api.problems import MEDIA_TYPE, TITLES
+
+LIST_ITEMS = 1000
+BODIES = (schemas.DecisionAsk, schemas.OutcomeIn, schemas.EventIn, schemas.SwitchIn, schemas.Problem)
+
+
+def body_schema(name: str, *, or_list: bool = False) -> dict[str, Any]:
+    """Describe a body that the route reads itself."""
+    one: dict[str, Any] = {"$ref": f"#/components/schemas/{name}"}
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": LIST_ITEMS}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"anyOf": [one, many]} if or_list else one}},
+        }
+    }
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the problems of a route: those named and those that any request may meet."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": TITLES[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in sorted({400, 408, 431, *statuses})
+    }
+
+
+BODY_PROBLEMS = (413, 415, 422, 503)
+
+
+def write_document(app: FastAPI, *, has_keys: bool) -> dict[str, Any]:
+    """Return the document: what FastAPI writes, the bodies that routes read, and the keys where they are needed."""
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
+    )
+    components = document.setdefault("components", {})
+    schemas_of = components.setdefault("schemas", {})
+    schemas_of.update(definitions["$defs"])
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas_of.pop(name, None)
+    if has_keys:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}}
+        _ask_for_keys(app, document)
+    return document
+
+
+def _ask_for_keys(app: FastAPI, document: dict[str, Any]) -> None:
+    for route in app.routes:
+        if isinstance(route, GuardedRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                operation = document["paths"][route.path_format][method.lower()]
+                operation["security"] = [{"key": []}]
+                operation["x-scope"] = route.scope_needed
+                operation["responses"].update({str(code): text for code, text in problems(401, 403).items()})

@@ -1,0 +1,106 @@
+"""What people and machines that run the service ask: health, metrics, the catalogue, a customer, the switches."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Request, Response
+
+from service.api import schemas
+from service.api.access import AdminRoute, ReadRoute
+from service.api.body import SINGLE_LIMIT, read_body
+from service.api.document import BODY_PROBLEMS, body_schema, problems
+from service.api.problems import ProblemError, invalid_field
+from service.api.replies import metrics_of, parse, respond, runtime_of, serving_of
+from service.catalogue.loader import to_jsonable
+from service.customer import customer_view
+from service.decision.model import Catalogue
+from service.ports import StoreUnavailable
+
+health, views, switches = APIRouter(), APIRouter(route_class=ReadRoute), APIRouter(route_class=AdminRoute)
+PathId = Annotated[str, Path(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+Scope = Literal["all", "issue", "group", "action", "channel"]
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@health.get("/livez", responses=problems(), summary="Is the process alive")
+async def livez() -> Response:
+    """Answer without touching any dependency."""
+    return respond({"status": "alive"})
+
+
+@health.get("/readyz", responses=problems(503), summary="Can decisions be answered, even degraded")
+async def readyz(request: Request) -> Response:
+    """Answer 200 once a catalogue and a bundle are loaded."""
+    serving = serving_of(request)
+    return respond(
+        {
+            "status": "ready",
+            "store": "up" if await runtime_of(request).state.ping() else "down",
+            "model": serving.scorer.version,
+            "catalogue": serving.catalogue.catalogue.version,
+        }
+    )
+
+
+@views.get(
+    "/metrics",
+    responses={**problems(), 200: {"content": {METRICS_TYPE: {"schema": {"type": "string"}}}}},
+    response_class=Response,
+    summary="Prometheus metrics",
+)
+async def metrics(request: Request) -> Response:
+    """Return the exposition format."""
+    return Response(metrics_of(request).text(), media_type=METRICS_TYPE)
+
+
+@views.get("/v1/customers/{customer_id}", responses=problems(404, 422, 503), summary="What is known of a customer")
+async def customer(request: Request, customer_id: PathId) -> Response:
+    """Return facts with their age, journey stage, consents and contacts."""
+    runtime, serving = runtime_of(request), serving_of(request)
+    try:
+        view = await customer_view(runtime.state, serving, customer_id, runtime.clock.now())
+    except StoreUnavailable:
+        raise ProblemError(503, "store", "The store does not answer.", retry_after=1) from None
+    if view is None:
+        raise ProblemError(404, "unknown-customer", "Nothing is known of this customer_id.")
+    return respond(view)
+
+
+@views.get("/v1/catalogue", responses=problems(503), summary="The catalogue that serves now")
+async def catalogue(request: Request) -> Response:
+    """Return actions, treatments, rules, caps and the experiment."""
+    return respond(to_jsonable(serving_of(request).catalogue.catalogue))
+
+
+@switches.put(
+    "/v1/switches/{scope}/{scope_id}",
+    responses=problems(404, *BODY_PROBLEMS),
+    openapi_extra=body_schema("SwitchIn"),
+    summary="Pause or resume all, an issue, a group, an action or a channel; effective on the next decision",
+)
+async def switch(request: Request, scope: Scope, scope_id: PathId) -> Response:
+    """Set a kill switch."""
+    asked = parse(schemas.SwitchIn, await read_body(request, SINGLE_LIMIT))
+    runtime = runtime_of(request)
+    if scope_id not in switchable(serving_of(request).catalogue.catalogue)[scope]:
+        raise invalid_field("scope_id", f"the catalogue has no such {scope}")
+    try:
+        await runtime.state.set_switch(
+            scope, scope_id, paused=asked.paused, who=asked.who, why=asked.why, now=runtime.clock.now()
+        )
+    except StoreUnavailable:
+        raise ProblemError(503, "store", "The switch could not be stored; send it again.", retry_after=1) from None
+    return respond({"scope": scope, "id": scope_id, "paused": asked.paused})
+
+
+def switchable(catalogue: Catalogue) -> dict[str, set[str]]:
+    """Return what can be switched: scope -> ids; scope `all` has the one id `all`."""
+    found: dict[str, Any] = {
+        "all": {"all"},
+        "issue": {a.issue for a in catalogue.actions},
+        "group": {a.group for a in catalogue.actions},
+        "action": {a.id for a in catalogue.actions},
+        "channel": set(catalogue.channels),
+    }
+    return found
