@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from features.layout import Layout
 from service.catalogue.document import Document, Place
-from service.catalogue.rules import suggest
+from service.catalogue.problems import suggest
 from service.decision.model import CAMPAIGN_TYPES, ISSUES, Action, Placement, Scoring, Treatment
 
 FACTORS = ("context_weight", "value", "lever", "cost")

@@ -11,36 +11,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
-from service.catalogue.rules import suggest
+from service.catalogue.problems import CatalogueError, Problem, suggest
 
 MAX_CHARACTERS = 4_000_000
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-class Problem(NamedTuple):
-    """One thing wrong in a document: 1-based line, path such as `actions.x.value`, message and remedy."""
-
-    line: int
-    path: str
-    message: str
-    remedy: str
-
-
-class CatalogueError(ValueError):
-    """A catalogue cannot be used.
-
-    Attributes:
-        file: The file as it was named.
-        problems: Everything that is wrong, in order of line.
-    """
-
-    def __init__(self, file: str, problems: Sequence[Problem]) -> None:
-        self.file, self.problems = file, tuple(sorted(problems))
-        super().__init__("\n".join(f"{file}:{p.line}: {p.path}: {p.message}; {p.remedy}" for p in self.problems))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 from features.matrix import Columns
 from service.catalogue.actions import ActionReader
 from service.catalogue.canonical import to_jsonable, version_of
-from service.catalogue.document import CatalogueError, Document, Place, Problem, read
+from service.catalogue.document import Document, Place, read
 from service.catalogue.policies import PolicyReader
-from service.catalogue.rules import suggest
+from service.catalogue.problems import CatalogueError, Problem, suggest
 from service.decision.experiment import ARMS
 from service.decision.expression import CHANNEL, KNOWN
 from service.decision.model import Action, Catalogue, ContextField, Experiment, Exploration, Placement

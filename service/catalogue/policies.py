@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from features.layout import SECONDS_PER_DAY
 from service.catalogue.document import Document, Place
-from service.catalogue.rules import RuleError, Symbols, parse_rule
+from service.catalogue.problems import RuleError
+from service.catalogue.rules import Symbols, parse_rule
 from service.decision.compiled import in_scope
 from service.decision.expression import Expression, columns_read, renamed
 from service.decision.model import Action, Cap, Rule, Stage, Treatment

@@ -13,149 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.decision.expression import (
-    All,
-    AnyOf,
-    Arithmetic,
-    Coalesce,
-    Column,
-    Comparison,
-    Constant,
-    Expression,
-    In,
-    IsNull,
-    Not,
-    Number,
-    Truth,
-)
+from service.decision.expression import Expression
+from service.decision.literals import Builder, Literal
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-
-OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-MIRRORED = {"=": "=", "!=": "!=", "<": ">", ">": "<", ">=": "<=", "<=": ">="}
-
-
-@dataclass(frozen=True, slots=True)
-class _Literal:
-    """An atom (`ge`, `eq`, `null` on a value row; `true`, `false`) or a gate (`all`, `any` over other literals)."""
-
-    kind: str
-    row: int = 0
-    constant: float = 0.0
-    inputs: tuple[int, ...] = ()
-
-
-class _Builder:
-    """Collects value rows, steps and literals, each distinct one once."""
-
-    def __init__(self, as_of_index: Mapping[str, int], extras: Sequence[str]) -> None:
-        self.as_of_index = as_of_index
-        self.extras = {name: i for i, name in enumerate(extras)}
-        self.as_of_rows: list[int] = []
-        self.rows: dict[object, int] = {}
-        self.constants: list[tuple[int, float]] = []
-        self.computed: list[tuple[int, str, tuple[int, ...]]] = []
-        self.n_rows = 0
-        self.literals: list[_Literal] = []
-        self.levels: list[int] = []
-        self._ids: dict[_Literal, int] = {}
-
-    def columns(self, names: Sequence[str]) -> None:
-        """Lay out the plain columns first: those as of now, then all extras."""
-        for name in names:
-            if name not in self.extras:
-                self.rows[Column(name)] = len(self.as_of_rows)
-                self.as_of_rows.append(self.as_of_index[name])
-        for name, i in self.extras.items():
-            self.rows[Column(name)] = len(self.as_of_rows) + i
-        self.n_rows = len(self.as_of_rows) + len(self.extras)
-
-    def value(self, node: Number) -> int:
-        """Return the row that holds a number."""
-        if node in self.rows:
-            return self.rows[node]
-        match node:
-            case Constant(value):
-                row = self._new_row(node)
-                self.constants.append((row, value))
-                return row
-            case Arithmetic(sign, left, right):
-                return self._computed_row(node, sign, (left, right))
-            case Coalesce(operands):
-                return self._computed_row(node, "coalesce", operands)
-            case Column(name):
-                raise KeyError(f"column {name!r} is not laid out")
-
-    def difference(self, left: Number, right: Number) -> int:
-        """Return the row of `left - right`; IEEE subtraction is 0 only for equal numbers, so its sign compares them."""
-        key = ("difference", left, right)
-        return self.rows[key] if key in self.rows else self._computed_row(key, "difference", (left, right))
-
-    def _computed_row(self, key: object, sign: str, operands: Sequence[Number]) -> int:
-        inputs = tuple(self.value(operand) for operand in operands)
-        row = self._new_row(key)
-        self.computed.append((row, sign, inputs))
-        return row
-
-    def _new_row(self, key: object) -> int:
-        row = self.rows[key] = self.n_rows
-        self.n_rows += 1
-        return row
-
-    def literal(self, node: Expression, *, truth: bool) -> int:
-        """Return the literal "node is TRUE" or "node is FALSE"."""
-        match node:
-            case Truth(value):
-                return self._add(_Literal("true" if value is truth else "false"))
-            case Not(operand):
-                return self.literal(operand, truth=not truth)
-            case All(operands):
-                return self._gate("all" if truth else "any", [self.literal(o, truth=truth) for o in operands])
-            case AnyOf(operands):
-                return self._gate("any" if truth else "all", [self.literal(o, truth=truth) for o in operands])
-            case IsNull(operand):
-                row = self.value(operand)
-                return self._add(_Literal("null", row) if truth else _Literal("ge", row, -np.inf))
-            case In(operand, values):
-                sign = "=" if truth else "!="
-                atoms = [self._compare(sign, self.value(operand), v) for v in values]
-                return self._gate("any" if truth else "all", atoms)
-            case Comparison(sign, left, right):
-                sign = sign if truth else OPPOSITE[sign]
-                if isinstance(right, Constant):
-                    return self._compare(sign, self.value(left), right.value)
-                if isinstance(left, Constant):
-                    return self._compare(MIRRORED[sign], self.value(right), left.value)
-                return self._compare(sign, self.difference(left, right), 0.0)
-
-    def _compare(self, sign: str, row: int, constant: float) -> int:
-        """`row sign constant` as atoms over [X, -X]; a negative row number ~r stands for the row of -X."""
-        match sign:
-            case "=":
-                return self._add(_Literal("eq", row, constant))
-            case ">=":
-                return self._add(_Literal("ge", row, constant))
-            case ">":
-                return self._add(_Literal("ge", row, float(np.nextafter(constant, np.inf))))
-            case "<=":
-                return self._add(_Literal("ge", ~row, -constant))
-            case "<":
-                return self._add(_Literal("ge", ~row, float(np.nextafter(-constant, np.inf))))
-        return self._gate("any", [self._compare("<", row, constant), self._compare(">", row, constant)])
-
-    def _gate(self, kind: str, inputs: Sequence[int]) -> int:
-        distinct = tuple(sorted(set(inputs)))
-        return distinct[0] if len(distinct) == 1 else self._add(_Literal(kind, inputs=distinct))
-
-    def _add(self, literal: _Literal) -> int:
-        known = self._ids.get(literal)
-        if known is None:
-            known = self._ids[literal] = len(self.literals)
-            self.literals.append(literal)
-            self.levels.append(1 + max((self.levels[i] for i in literal.inputs), default=-1))
-        return known
 
 
 def _coalesce(x: Floats, out: int, inputs: tuple[int, ...]) -> None:
@@ -205,7 +68,7 @@ class Circuit:
         as_of_index: Mapping[str, int],
         extras: Sequence[str],
     ) -> None:
-        builder = _Builder(as_of_index, extras)
+        builder = Builder(as_of_index, extras)
         builder.columns(names)
         roots = [builder.literal(e, truth=True) for e in expressions]
         self._as_of_rows = np.array(builder.as_of_rows, dtype=np.int64)
@@ -215,7 +78,7 @@ class Circuit:
         self._computed = tuple(builder.computed)
         self._arrange(builder, roots)
 
-    def _arrange(self, builder: _Builder, roots: list[int]) -> None:
+    def _arrange(self, builder: Builder, roots: list[int]) -> None:
         """Number the literals: atoms by kind, then gates by level and kind, so that each kind is one stretch."""
         ranks = {"ge": 0, "eq": 1, "null": 2, "true": 3, "false": 4, "all": 5, "any": 6}
         literals = builder.literals
@@ -278,7 +141,7 @@ class Circuit:
         return truths[self._roots]
 
 
-def _gates(kind: str, members: list[int], literals: list[_Literal], position: Mapping[int, int]) -> _Gates:
+def _gates(kind: str, members: list[int], literals: list[Literal], position: Mapping[int, int]) -> _Gates:
     lengths = [len(literals[i].inputs) for i in members]
     inputs = [position[j] for i in members for j in literals[i].inputs]
     return _Gates(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from service.catalogue.rules import parse_rule
 from service.decision.circuit import Circuit
-from service.decision.expression import CHANNEL, KNOWN, Expression, closure, columns_read, renamed
+from service.decision.closure import closure
+from service.decision.expression import CHANNEL, KNOWN, Expression, columns_read, renamed
 
 NUMBERS = ("n0", "n1", "n2", "n3")
 TEXTS = {"t0": ("red", "green", "blue"), "t1": ("1 Adult Kids", "a'b", "NULL", "x y")}

@@ -1,0 +1,140 @@
+"""A rule evaluated for one customer, value by value, in three-valued logic: the reference the circuit is held against.
+
+Reads the tree as `expression` defines it; knows no array.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from service.decision.expression import (
+    All,
+    AnyOf,
+    Arithmetic,
+    Coalesce,
+    Column,
+    Comparison,
+    Constant,
+    Expression,
+    In,
+    IsNull,
+    Not,
+    Number,
+    Truth,
+)
+
+Values: TypeAlias = Mapping[str, float]
+NumberClosure: TypeAlias = Callable[[Values], float]
+TruthClosure: TypeAlias = Callable[[Values], bool | None]
+
+COMPARATORS: Mapping[str, Callable[[float, float], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def closure(node: Expression) -> TruthClosure:
+    """Compile a rule to a function of one customer's values: the reference that the circuit is held against.
+
+    Args:
+        node: The rule's tree.
+
+    Returns:
+        A function from column name -> value (NaN where NULL) to True, False or None.
+    """
+    match node:
+        case Truth(value):
+            return lambda _: value
+        case Comparison(sign, left, right):
+            return _comparison(COMPARATORS[sign], number_closure(left), number_closure(right))
+        case In(operand, members):
+            return _membership(number_closure(operand), frozenset(members))
+        case IsNull(operand):
+            value_of = number_closure(operand)
+            return lambda values: math.isnan(value_of(values))
+        case Not(negated):
+            return _negation(closure(negated))
+        case All(operands):
+            return _junction(tuple(closure(o) for o in operands), decisive=False)
+        case AnyOf(operands):
+            return _junction(tuple(closure(o) for o in operands), decisive=True)
+
+
+def _comparison(compare: Callable[[float, float], bool], left: NumberClosure, right: NumberClosure) -> TruthClosure:
+    def evaluate(values: Values) -> bool | None:
+        a, b = left(values), right(values)
+        return None if math.isnan(a) or math.isnan(b) else compare(a, b)
+
+    return evaluate
+
+
+def _membership(value_of: NumberClosure, members: frozenset[float]) -> TruthClosure:
+    def evaluate(values: Values) -> bool | None:
+        value = value_of(values)
+        return None if math.isnan(value) else value in members
+
+    return evaluate
+
+
+def _negation(operand: TruthClosure) -> TruthClosure:
+    def evaluate(values: Values) -> bool | None:
+        truth = operand(values)
+        return None if truth is None else not truth
+
+    return evaluate
+
+
+def _junction(operands: tuple[TruthClosure, ...], *, decisive: bool) -> TruthClosure:
+    """AND (one FALSE decides) or OR (one TRUE decides); else unknown if any operand is."""
+
+    def evaluate(values: Values) -> bool | None:
+        result: bool | None = not decisive
+        for operand in operands:
+            truth = operand(values)
+            if truth is decisive:
+                return decisive
+            if truth is None:
+                result = None
+        return result
+
+    return evaluate
+
+
+def number_closure(node: Number) -> NumberClosure:
+    """Compile a number to a function of one customer's values; NaN where NULL."""
+    match node:
+        case Constant(value):
+            return lambda _: value
+        case Column(name):
+            return lambda values: values[name]
+        case Arithmetic(sign, left, right):
+            return _arithmetic(sign, number_closure(left), number_closure(right))
+        case Coalesce(operands):
+            return _first_known(tuple(number_closure(o) for o in operands))
+
+
+def _first_known(operands: tuple[NumberClosure, ...]) -> NumberClosure:
+    def evaluate(values: Values) -> float:
+        return next((value for operand in operands if not math.isnan(value := operand(values))), math.nan)
+
+    return evaluate
+
+
+def _arithmetic(sign: str, left: NumberClosure, right: NumberClosure) -> NumberClosure:
+    compute = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[sign]
+
+    def evaluate(values: Values) -> float:
+        a, b = left(values), right(values)
+        if sign == "/" and b == 0:
+            return math.nan
+        result: float = compute(a, b)
+        return result if math.isfinite(result) else math.nan
+
+    return evaluate
