@@ -1,0 +1,229 @@
+"""Training rows: who, when, which action, and what came of it; facts joined point in time through Feast.
+
+Decides what counts as a positive. Three different events are stacked, one an issue, and never compared raw:
+
+- upsell: a coupon of the aisle was redeemed within the campaign's window, for each send of a complete campaign and each
+  aisle among its coupons. Which coupons of a Type A send were shown is unknown: it is intent to treat.
+- cross_sell: a household without a purchase in the aisle for 180 days (or ever) buys there within 30 days.
+- retention: a household seen before buys nothing for 30 days.
+
+A label lies strictly after its moment, facts at or before it. It must not know how a model is trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute  # noqa: F401 - pa.compute is a module of its own
+from numpy.typing import NDArray
+
+from features.contract import AISLES, LAYOUT, UTC_OFFSET_HOURS
+from features.layout import Fact
+from features.matrix import ActionTable, Columns, ModelInput
+from service.decision.model import CAMPAIGN_TYPES, ISSUES
+from training.sources import connect
+
+Floats = NDArray[np.float64]
+FactsOf = Callable[[Sequence[str], Floats], Floats]
+"""(customer ids, Unix seconds), one a pair -> facts (layout.width, n_pairs)."""
+
+BURN_IN_WEEKS = 13
+"""Most households are first seen in the first weeks of the data: before this "new" and "never" mean nothing."""
+STEP_WEEKS = 4
+WINDOW_DAYS = 30
+RETURNING_DAYS = 180
+NO_CROSS_SELL = ("fuel", "other")
+"""Aisles that no cross-sell could propose."""
+
+_UPSELL = """
+SELECT s.customer_id, s.sent_at AS moment, 'upsell' AS issue, a.aisle AS member, s.campaign_type,
+  date_diff('day', c.start_at, c.end_at)::DOUBLE AS window_days,
+  coalesce(bool_or(r.redeemed_at > s.sent_at AND r.redeemed_at <= c.end_at), false) AS label,
+  s.campaign_id, c.end_at AS known_at
+FROM read_parquet('{history}/sends.parquet') s
+JOIN read_parquet('{history}/campaigns.parquet') c USING (campaign_id)
+JOIN (SELECT DISTINCT campaign_id, aisle FROM read_parquet('{history}/coupons.parquet')) a USING (campaign_id)
+LEFT JOIN read_parquet('{history}/redemptions.parquet') r
+  ON r.customer_id = s.customer_id AND r.campaign_id = s.campaign_id AND r.aisle = a.aisle
+WHERE c.is_complete
+GROUP BY ALL
+"""
+_SEEN = """
+CREATE TEMP TABLE moments AS SELECT unnest(?::TIMESTAMPTZ[]) AS moment;
+CREATE TEMP TABLE bought AS
+SELECT customer_id, aisle, occurred_at FROM read_parquet('{history}/lines.parquet') GROUP BY ALL;
+CREATE TEMP TABLE seen AS
+SELECT moment, customer_id, bool_or(occurred_at >= moment AND occurred_at < moment + INTERVAL {window} DAY) AS is_back
+FROM moments, bought GROUP BY ALL HAVING min(occurred_at) < moment;
+"""
+_CROSS_SELL = """
+SELECT s.customer_id, s.moment, 'cross_sell' AS issue, a.aisle AS member, NULL AS campaign_type,
+  {window}::DOUBLE AS window_days, coalesce(h.is_bought, false) AS label, NULL AS campaign_id,
+  s.moment + INTERVAL {window} DAY AS known_at
+FROM seen s CROSS JOIN (SELECT unnest({aisles}) AS aisle) a
+LEFT JOIN (
+  SELECT moment, customer_id, aisle, max(occurred_at) FILTER (occurred_at < moment) AS last_at,
+    bool_or(occurred_at >= moment AND occurred_at < moment + INTERVAL {window} DAY) AS is_bought
+  FROM moments, bought GROUP BY ALL) h USING (moment, customer_id, aisle)
+WHERE h.last_at IS NULL OR h.last_at < s.moment - INTERVAL {returning} DAY
+"""
+_RETENTION = """
+SELECT customer_id, moment, 'retention' AS issue, NULL AS member, NULL AS campaign_type,
+  {window}::DOUBLE AS window_days, NOT is_back AS label, NULL AS campaign_id, moment + INTERVAL {window} DAY AS known_at
+FROM seen
+"""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled rows as the model takes them.
+
+    Attributes:
+        rows: row_id, customer_id, moment, issue, member, campaign_type, window_days, label, campaign_id, known_at.
+        inputs: (n_rows, n_inputs) in the order of `names`, NaN where missing.
+        facts, pairs: facts (layout.width, n_pairs) and the (n_rows,) pair of each row.
+        fingerprint: SHA-256 over labels and inputs; two runs with the same one were trained on the same bytes.
+    """
+
+    rows: pa.Table
+    inputs: Floats
+    names: tuple[str, ...]
+    facts: Floats
+    pairs: NDArray[np.int64]
+    fingerprint: str
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column of `rows` as an array; moments as Unix seconds."""
+        column = self.rows[name]
+        if pa.types.is_timestamp(column.type):
+            return seconds(column)
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def seconds(column: pa.ChunkedArray) -> Floats:
+    """Return timestamps in microseconds as Unix seconds."""
+    return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.float64) / 1e6
+
+
+def monthly_moments(history: Path) -> list[datetime]:
+    """List every fourth local Monday after the burn-in whose response window the data still covers."""
+    with connect() as con:
+        query = "SELECT epoch(min(occurred_at)), epoch(max(occurred_at)) FROM read_parquet(?)"
+        first, last = con.execute(query, [f"{history}/lines.parquet"]).fetchall()[0]
+    local = timedelta(hours=UTC_OFFSET_HOURS)
+    begin = datetime.fromtimestamp(first, UTC) + local + timedelta(weeks=BURN_IN_WEEKS)
+    day = begin.replace(hour=0, minute=0, second=0, microsecond=0)
+    moment = day + timedelta(days=(7 - day.weekday()) % 7) - local
+    end = datetime.fromtimestamp(last, UTC) - timedelta(days=WINDOW_DAYS)
+    return [moment + timedelta(weeks=w) for w in range(0, 53, STEP_WEEKS) if moment + timedelta(weeks=w) <= end]
+
+
+def label_rows(history: Path, moments: Sequence[datetime], threads: int = 2) -> pa.Table:
+    """Label all rows of all issues, in a fixed order, numbered by row_id.
+
+    Args:
+        history: Folder of the tidy tables.
+        moments: When cross-sell and retention are looked at; upsell is looked at when a campaign is sent.
+        threads: How many threads DuckDB may use.
+    """
+    words = {
+        "history": history,
+        "window": WINDOW_DAYS,
+        "returning": RETURNING_DAYS,
+        "aisles": [aisle for aisle in AISLES if aisle not in NO_CROSS_SELL],
+    }
+    with connect(threads) as con:
+        create, *others = (part for part in _SEEN.format(**words).split(";") if part.strip())
+        con.execute(create, [list(moments)])
+        for statement in others:
+            con.execute(statement)
+        union = " UNION ALL ".join(part.format(**words) for part in (_UPSELL, _CROSS_SELL, _RETENTION))
+        query = f"""SELECT row_number() OVER (ORDER BY issue, moment, campaign_id, customer_id, member) - 1 AS row_id, *
+                    FROM ({union}) ORDER BY row_id"""
+        return con.execute(query).to_arrow_table()
+
+
+def build_dataset(rows: pa.Table, facts_of: FactsOf) -> Dataset:
+    """Join facts to labelled rows and turn them into the model's inputs, each row as of its own moment.
+
+    Args:
+        rows: What `label_rows` gave.
+        facts_of: Where facts come from; asked once for the distinct (customer, moment) pairs.
+    """
+    moments = seconds(rows["moment"])
+    customers = rows["customer_id"].to_numpy(zero_copy_only=False)
+    ids, codes = np.unique(customers.astype(str), return_inverse=True)
+    keys, pairs = np.unique(np.column_stack([moments, codes]), axis=0, return_inverse=True)
+    pairs = pairs.ravel()
+    facts = facts_of([str(ids[int(code)]) for code in keys[:, 1]], np.ascontiguousarray(keys[:, 0]))
+    columns = Columns()
+    model_input = ModelInput(columns)
+    as_of = columns.as_of(facts, keys[:, 0])
+    kinds, actions = _distinct_actions(rows)
+    table = ActionTable.of(columns, *kinds)
+    inputs = model_input.rows(as_of, pairs, actions, table)
+    return Dataset(rows, inputs, model_input.names, facts, pairs, _fingerprint(rows, inputs))
+
+
+def feast_facts(store: Any = None) -> FactsOf:
+    """Return a source of facts that joins point in time through Feast's offline store.
+
+    Args:
+        store: The FeatureStore; by default the project's.
+    """
+
+    def facts_of(customer_ids: Sequence[str], moments: Floats) -> Floats:
+        from training.feast_steps import facts_as_of
+
+        table = facts_as_of(customer_ids, [datetime.fromtimestamp(moment, UTC) for moment in moments.tolist()], store)
+        order = table["row_id"].to_numpy()
+        facts = np.full((LAYOUT.width, len(customer_ids)), np.nan)
+        for name, fact in LAYOUT.facts.items():
+            facts[LAYOUT.slices[name], order] = _numbers(table[name].combine_chunks(), fact)
+        return facts
+
+    return facts_of
+
+
+def _numbers(column: pa.Array, fact: Fact) -> Floats:
+    """Turn a column as Feast gives it into (length, n): texts into codes, lists into rows, null into NaN."""
+    if fact.length > 1:
+        block = np.full((len(column), fact.length), np.nan)
+        present = np.asarray(column.is_valid())
+        flat = pa.compute.list_flatten(column).to_numpy(zero_copy_only=False)
+        block[present] = flat.reshape(-1, fact.length)
+        return block.T
+    if fact.vocabulary:
+        code = {text: float(i) for i, text in enumerate(fact.vocabulary)}
+        return np.array([[code.get(text, np.nan) for text in column.to_pylist()]])
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)[None, :]
+
+
+def _distinct_actions(rows: pa.Table) -> tuple[tuple[Any, ...], NDArray[np.int64]]:
+    """Return (issue codes, members, campaign type codes, windows) of the distinct actions, and each row's position."""
+    parts = (rows[name].to_pylist() for name in ("issue", "member", "campaign_type", "window_days"))
+    texts = list(zip(*parts, strict=True))
+    position = {action: i for i, action in enumerate(dict.fromkeys(texts))}
+    kinds = (
+        [float(ISSUES.index(issue)) for issue, *_ in position],
+        [member for _, member, *_ in position],
+        [float(CAMPAIGN_TYPES.index(kind)) if kind else np.nan for _, _, kind, _ in position],
+        [float(window) for *_, window in position],
+    )
+    return kinds, np.array([position[action] for action in texts], dtype=np.int64)
+
+
+def _fingerprint(rows: pa.Table, inputs: Floats) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(inputs))
+    for name in ("customer_id", "issue", "member", "campaign_id"):
+        digest.update("\n".join(value or "" for value in rows[name].to_pylist()).encode())
+    digest.update(np.asarray(rows["label"].to_numpy(zero_copy_only=False)).tobytes())
+    digest.update(seconds(rows["moment"]).tobytes())
+    return digest.hexdigest()
