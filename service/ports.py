@@ -195,7 +195,7 @@ class Lake(Protocol):
         """Return the id of the last journal entry of the partition that is in the lake; "0-0" for none."""
 
     def write(self, partition: int, entries: Sequence[tuple[str, str, bytes]]) -> None:
-        """Write journal entries (id, kind, payload) as files named by partition and first..last id, created exclusively."""
+        """Write journal entries (id, kind, payload), each once; files are named by partition and first..last id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The README is true: every link leads somewhere, every setting and command exists, and its curl call answers as printed."""
+"""The README is true: links lead somewhere, settings and commands exist, its curl call answers as printed."""
 
 from __future__ import annotations
 

@@ -102,5 +102,13 @@ DEGRADED_REASONS = (
 )
 """The closed list of why an answer is less than it could be."""
 
-BUNDLE_FILES = ("model.txt", "calibrator.json", "contract.json", "plan.json", "cold_start.json", "evidence.json", "golden.json")
-"""Files of a bundle beside manifest.json, which holds the SHA-256 of each, the model version and the features version."""
+BUNDLE_FILES = (
+    "model.txt",
+    "calibrator.json",
+    "contract.json",
+    "plan.json",
+    "cold_start.json",
+    "evidence.json",
+    "golden.json",
+)
+"""Files of a bundle beside manifest.json, which holds the SHA-256 of each, and the versions of model and features."""
