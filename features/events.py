@@ -55,7 +55,7 @@ def _object(value: Any, path: str, required: Mapping[str, Check], optional: Mapp
             continue
         if name not in optional:
             known = (*required, *optional)
-            raise EventError(f"{path}.{name}", f"is not known here (known: {', '.join(known)}).")
+            raise EventError(path, f"has a field that is not known here (known: {', '.join(known)}).")
         optional[name](given, f"{path}.{name}")
 
 

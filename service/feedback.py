@@ -110,7 +110,7 @@ def checked_consent(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return the properties of a consent: channel, purpose, granted, source, and expiry in Unix seconds or None."""
     for name in said:
         if name not in _CONSENT_FIELDS:
-            raise Refused(f"properties.{name}: is not known here (known: {', '.join(_CONSENT_FIELDS)})")
+            raise Refused(f"properties: has a field that is not known here (known: {', '.join(_CONSENT_FIELDS)})")
     for name in ("channel", "purpose", "source"):
         value = said.get(name)
         if not isinstance(value, str) or not 0 < len(value) <= 100 or "|" in value:

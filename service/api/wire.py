@@ -122,7 +122,11 @@ class Wire(HttpToolsProtocol):
         elif self._received == 0 or self._is_answered():
             self._close()
         else:
-            self._refuse(ProblemError(408, "too-slow", f"The request took longer than {REQUEST_SECONDS:g} s to come."))
+            self._refuse(
+                ProblemError(
+                    408, "too-slow", f"Headers may take {HEAD_SECONDS:g} s and a request {REQUEST_SECONDS:g} s."
+                )
+            )
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in the form of all other problems and without repeating it."""
