@@ -111,13 +111,19 @@ def push(view: str, rows: Mapping[str, Floats], moments: Sequence[float], store:
     Returns:
         How many rows were pushed.
     """
+    import numpy as np
     import pandas as pd
 
     if not rows:
         return 0
     store = store or open_store()
     stamps = [datetime.fromtimestamp(moment, UTC) for moment in moments]
-    frame = pd.DataFrame([{JOIN_KEY: customer, **to_view(row, view)} for customer, row in rows.items()])
+    # Arrays, not lists: of a column of lists of NaN Feast infers lists of nulls, and stores zeros without a word.
+    records = [
+        {name: np.asarray(value) if isinstance(value, list) else value for name, value in to_view(row, view).items()}
+        for row in rows.values()
+    ]
+    frame = pd.DataFrame(records).assign(**{JOIN_KEY: list(rows)})
     frame["event_timestamp"] = frame["created"] = stamps
     with quiet_feast():
         from feast.data_source import PushMode
