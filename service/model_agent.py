@@ -106,7 +106,7 @@ def follow(
             wait = every_seconds
         except BundleRefused as error:
             logger.error("refused, the bundle in use stays: %s", error)
-        except Exception as error:  # noqa: BLE001 - an agent outlives whatever MLflow or Feast throw
+        except Exception as error:  # an agent outlives whatever MLflow or Feast throw
             wait = min(wait * 2, 60.0)
             logger.warning("cannot follow the champion, again in about %.0f s: %s", wait, error)
         stop.wait(wait * random.uniform(0.8, 1.2))
@@ -114,6 +114,7 @@ def follow(
 
 def _champion(mlflow_uri: str) -> tuple[str, str] | None:
     """Return (version, what the registry knows it by for good), or None where no version has the alias."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

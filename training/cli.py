@@ -19,7 +19,7 @@ Var = Annotated[Path, typer.Option(envvar="NBA_VAR", help="Folder of everything 
 MlflowUri = Annotated[str, typer.Option(envvar="NBA_MLFLOW_URI", help="MLflow tracking and registry.")]
 DEFAULT_VAR = CHECKOUT / "var"
 DEFAULT_MLFLOW = f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}"
-MODEL_MODULES = ("dataset", "train", "calibrate", "evaluate", "reports", "registry")
+MODEL_MODULES = ("dataset", "train", "calibrate", "evaluate", "documents", "reports", "registry")
 MODEL_CODE = ("features/matrix.py", *(f"training/{name}.py" for name in MODEL_MODULES))
 FACTS_CODE = ("features/layout.py", "features/contract.py", "features/facts.py")
 

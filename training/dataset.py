@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute  # noqa: F401 - pa.compute is a module of its own
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.contract import AISLES, LAYOUT, UTC_OFFSET_HOURS
@@ -147,7 +147,7 @@ def label_rows(history: Path, moments: Sequence[datetime], threads: int = 2) -> 
         union = " UNION ALL ".join(part.format(**words) for part in (_UPSELL, _CROSS_SELL, _RETENTION))
         query = f"""SELECT row_number() OVER (ORDER BY issue, moment, campaign_id, customer_id, member) - 1 AS row_id, *
                     FROM ({union}) ORDER BY row_id"""
-        return con.execute(query).to_arrow_table()
+        return con.sql(query).to_arrow_table()
 
 
 def build_dataset(rows: pa.Table, facts_of: FactsOf) -> Dataset:
@@ -197,7 +197,7 @@ def _numbers(column: pa.Array, fact: Fact) -> Floats:
     if fact.length > 1:
         block = np.full((len(column), fact.length), np.nan)
         present = np.asarray(column.is_valid())
-        flat = pa.compute.list_flatten(column).to_numpy(zero_copy_only=False)
+        flat = pc.list_flatten(column).to_numpy(zero_copy_only=False)
         block[present] = flat.reshape(-1, fact.length)
         return block.T
     if fact.vocabulary:
@@ -221,7 +221,7 @@ def _distinct_actions(rows: pa.Table) -> tuple[tuple[Any, ...], NDArray[np.int64
 
 
 def _fingerprint(rows: pa.Table, inputs: Floats) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(inputs))
+    digest = hashlib.sha256(memoryview(np.ascontiguousarray(inputs)))
     for name in ("customer_id", "issue", "member", "campaign_id"):
         digest.update("\n".join(value or "" for value in rows[name].to_pylist()).encode())
     digest.update(np.asarray(rows["label"].to_numpy(zero_copy_only=False)).tobytes())

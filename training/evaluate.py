@@ -7,6 +7,7 @@ calibration error: judge it against the base rate, beside the slope and the Brie
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def within_groups(labels: Floats, scores: Floats, groups: Ints, top: int = TOP) 
     order = np.lexsort((chance, -scores, groups))
     bounds = np.append(_starts(groups[order]), len(order))
     areas, recalls = [], []
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds):
         y, s = labels[order[begin:end]], scores[order[begin:end]]
         positives = y.sum()
         if 0 < positives < len(y):

@@ -194,7 +194,7 @@ def _logistic(dataset: Dataset, labels: Floats, own: Bools, fitted: Bools) -> Fl
     )
     model = make_pipeline(
         ColumnTransformer([("numbers", scaled, numbers), ("codes", encoded, codes)]),
-        LogisticRegression(C=0.01, max_iter=100),
+        LogisticRegression(C=0.001, max_iter=300, tol=1e-3),
     )
     model.fit(dataset.inputs[fitted], labels[fitted])
     return np.asarray(model.predict_proba(dataset.inputs[own])[:, 1])

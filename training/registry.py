@@ -1,0 +1,227 @@
+"""From history to a registered version: dataset, training, measures, and all of it written to MLflow as one run.
+
+Decides what a version carries and that the newest one is the champion. MLflow is imported inside functions: it takes
+seconds. Nothing is pickled: the model is LightGBM's own text, everything beside it JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from features.contract import FEATURE_SERVICE, REGISTERED_MODEL
+from features.version import features_version
+from service.decision.model import ISSUES
+from training.dataset import Dataset, FactsOf, build_dataset, feast_facts, label_rows, monthly_moments
+from training.documents import documents
+from training.evaluate import auc_interval, flatten, measure
+from training.reports import as_markdown, draw_all
+from training.train import CALIBRATION_FROM, MAX_ROUNDS, PARAMETERS, TEST_FROM, Trained, train
+
+EXPERIMENT = "nba"
+CHAMPION = "champion"
+LEAST_POSITIVES = 10
+"""Below so many positives on the test an action gets no AUC of its own."""
+
+
+def train_and_register(
+    history: Path,
+    mlflow_uri: str,
+    *,
+    facts_of: FactsOf | None = None,
+    console: Console | None = None,
+    catalogue_version: str | None = None,
+    max_rounds: int = MAX_ROUNDS,
+) -> str:
+    """Train on the history and register the result as champion.
+
+    Args:
+        history: Folder of the tidy tables.
+        mlflow_uri: Of tracking and registry; for SQLite, artifacts go to `artifacts` beside the database.
+        facts_of: Where facts come from; by default Feast's offline store.
+        console: Where progress is shown; None shows nothing.
+        catalogue_version: Kept as a tag.
+        max_rounds: Most trees.
+
+    Returns:
+        One line for people: version and what it reached.
+    """
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console or Console(quiet=True), transient=True) as progress:
+        task = progress.add_task("Labelling", total=None)
+        rows = label_rows(history, monthly_moments(history))
+        progress.update(task, description=f"Joining facts point in time to {rows.num_rows:,} rows, through Feast")
+        dataset = build_dataset(rows, facts_of or feast_facts())
+        progress.update(task, description="Training and calibrating")
+        trained = train(dataset, max_rounds)
+        progress.update(task, description="Measuring")
+        overall, actions = measures(dataset, trained)
+        progress.update(task, description="Drawing and registering")
+        version = register_version(mlflow_uri, dataset, trained, overall, actions, catalogue_version)
+    reached = {issue: overall.get(f"lightgbm.{issue}", {}).get("auc", np.nan) for issue in ISSUES[:3]}
+    said = ", ".join(f"{issue} {area:.3f}" for issue, area in reached.items())
+    return f"{REGISTERED_MODEL}/{version} is the champion; AUC on the test: {said}"
+
+
+def measures(dataset: Dataset, trained: Trained) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Measure on the test slice.
+
+    Returns:
+        `<model>.<issue>` and `<model>.upsell_<a|b_c>` -> measures of every model; `issue|member` -> the model's own.
+    """
+    labels, issues = dataset.column("label").astype(np.float64), dataset.column("issue")
+    kinds, members = dataset.column("campaign_type"), dataset.column("member")
+    sends, households = _codes(dataset, "customer_id", "campaign_id"), _codes(dataset, "customer_id")
+    test = trained.slices.test
+    parts = {issue: test & (issues == issue) for issue in ISSUES if (test & (issues == issue)).any()}
+    if "upsell" in parts:
+        parts["upsell_a"] = parts["upsell"] & (kinds == "a")
+        parts["upsell_b_c"] = parts["upsell"] & (kinds != "a")
+    overall: dict[str, dict[str, float]] = {}
+    for model, p in trained.scores.items():
+        for part, mask in parts.items():
+            groups = sends[mask] if part.startswith("upsell") else None
+            if mask.any():
+                overall[f"{model}.{part}"] = measure(labels[mask], p[mask], groups)
+    for part, mask in parts.items():
+        if "auc" in overall.get(f"lightgbm.{part}", {}):
+            low, high = auc_interval(labels[mask], trained.scores["lightgbm"][mask], households[mask])
+            overall[f"lightgbm.{part}"] |= {"auc_low": low, "auc_high": high}
+    p = trained.scores["lightgbm"]
+    actions: dict[str, dict[str, float]] = {}
+    for issue in parts.keys() & set(ISSUES):
+        for member in sorted({str(m) for m in members[parts[issue]] if m is not None}):
+            mask = parts[issue] & (members == member)
+            if labels[mask].sum() >= LEAST_POSITIVES:
+                low, high = auc_interval(labels[mask], p[mask], households[mask], resamples=60)
+                measured = measure(labels[mask], p[mask]) | {"interval_low": low, "interval_high": high}
+                actions[f"{issue}|{member}"] = measured
+    return overall, actions
+
+
+def _codes(dataset: Dataset, *names: str) -> NDArray[np.int64]:
+    texts = ["|".join(str(part) for part in row) for row in zip(*(dataset.column(n) for n in names), strict=True)]
+    return np.unique(texts, return_inverse=True)[1]
+
+
+def register_version(
+    mlflow_uri: str,
+    dataset: Dataset,
+    trained: Trained,
+    overall: Mapping[str, Mapping[str, float]],
+    actions: Mapping[str, Mapping[str, float]],
+    catalogue_version: str | None = None,
+) -> str:
+    """Write one run with model, documents, measures and pictures; register it and make it the champion.
+
+    Returns:
+        The version's number.
+    """
+    with _quiet_mlflow(), tempfile.TemporaryDirectory(prefix="nba-train-") as temporary:
+        import mlflow
+        import mlflow.lightgbm
+        from mlflow import MlflowClient
+
+        folder = Path(temporary)
+        mlflow.set_tracking_uri(mlflow_uri)
+        mlflow.set_registry_uri(mlflow_uri)
+        client = MlflowClient(tracking_uri=mlflow_uri, registry_uri=mlflow_uri)
+        with mlflow.start_run(experiment_id=_experiment(client, mlflow_uri)) as run:
+            tags = {"feature_service": FEATURE_SERVICE, "features_version": features_version()}
+            tags |= {"dataset_fingerprint": dataset.fingerprint}
+            tags |= {"catalogue_version": catalogue_version} if catalogue_version else {}
+            mlflow.set_tags(tags)
+            mlflow.log_params(_parameters(dataset, trained))
+            flat: dict[str, float] = {}
+            for part, measured in (
+                *overall.items(),
+                *((f"action.{n.replace('|', '.')}", m) for n, m in actions.items()),
+            ):
+                flat |= flatten(part, measured)
+            mlflow.log_metrics(flat)
+            plots, tables = folder / "plots", folder / "tables"
+            plots.mkdir()
+            tables.mkdir()
+            draw_all(plots, dataset, trained, actions)
+            (tables / "models.md").write_text(as_markdown(overall))
+            (tables / "actions.md").write_text(as_markdown(actions))
+            mlflow.log_artifacts(str(plots), "plots")
+            mlflow.log_artifacts(str(tables), "tables")
+            example = _example(dataset)
+            logged = mlflow.lightgbm.log_model(
+                trained.booster,
+                name="model",
+                input_example=example,
+                signature=mlflow.models.infer_signature(example, trained.booster.predict(example)),
+                pip_requirements=["lightgbm", "numpy"],
+            )
+            beside = folder / "beside"
+            beside.mkdir()
+            for name, document in documents(dataset, trained).items():
+                (beside / name).write_text(json.dumps(document), encoding="utf-8")
+            client.log_model_artifacts(logged.model_id, str(beside))
+            version = mlflow.register_model(logged.model_uri, REGISTERED_MODEL, tags=tags).version
+        client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
+        client.set_model_version_tag(REGISTERED_MODEL, version, "run_id", run.info.run_id)
+    return str(version)
+
+
+def _experiment(client: Any, mlflow_uri: str) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None
+    if mlflow_uri.startswith("sqlite:///"):
+        location = (Path(mlflow_uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def _parameters(dataset: Dataset, trained: Trained) -> dict[str, Any]:
+    slices = trained.slices
+    return {
+        **{name: value for name, value in PARAMETERS.items() if name != "verbose"},
+        "rounds": trained.rounds,
+        "inputs": len(dataset.names),
+        "calibration_from": CALIBRATION_FROM.isoformat(),
+        "test_from": TEST_FROM.isoformat(),
+        "rows_train": int(slices.train.sum()),
+        "rows_calibration": int(slices.calibration.sum()),
+        "rows_test": int(slices.test.sum()),
+    }
+
+
+def _example(dataset: Dataset) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(dataset.inputs[:3], columns=list(dataset.names))
+
+
+@contextlib.contextmanager
+def _quiet_mlflow() -> Iterator[None]:
+    """Keep MLflow's and Alembic's notes from the terminal; errors still raise."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "mlflow.models.model")]
+    levels = [logger.level for logger in loggers]
+    sink = io.StringIO()
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
