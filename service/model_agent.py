@@ -43,6 +43,13 @@ FETCHED = {
     "golden.json": "golden.json",
 }
 """File of the bundle -> artifact of the version. plan.json is made here, nothing else is fetched."""
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
+"""How this process uses MLflow where the environment does not say: its client's defaults wait for minutes."""
 FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
 
 
@@ -97,8 +104,6 @@ def follow(
 ) -> None:
     """Call `sync_once` until `stop` is set; what fails is logged and tried again, ever more slowly."""
     stop = stop or threading.Event()
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     wait = every_seconds
     while not stop.is_set():
         try:
@@ -114,7 +119,8 @@ def follow(
 
 def _champion(mlflow_uri: str) -> tuple[str, str] | None:
     """Return (version, what the registry knows it by for good), or None where no version has the alias."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in MLFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

@@ -221,7 +221,7 @@ def _distinct_actions(rows: pa.Table) -> tuple[tuple[Any, ...], NDArray[np.int64
 
 
 def _fingerprint(rows: pa.Table, inputs: Floats) -> str:
-    digest = hashlib.sha256(memoryview(np.ascontiguousarray(inputs)))
+    digest = hashlib.sha256(inputs.tobytes())
     for name in ("customer_id", "issue", "member", "campaign_id"):
         digest.update("\n".join(value or "" for value in rows[name].to_pylist()).encode())
     digest.update(np.asarray(rows["label"].to_numpy(zero_copy_only=False)).tobytes())

@@ -6,7 +6,9 @@ Feast inside its functions: whoever calls them pays the seconds.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,8 @@ def resolve_plan(feature_repo: Path, registry: str) -> dict[str, Any]:
     from feast.infra.online_stores.redis import _versioned_fv_name
     from feast.repo_config import load_repo_config
 
-    os.environ["NBA_FEAST_REGISTRY"] = registry
-    for name, value in PLACEHOLDERS.items():
-        os.environ.setdefault(name, value)
-    config = load_repo_config(feature_repo, feature_repo / "feature_store.yaml")
+    with _environment({**PLACEHOLDERS, **os.environ, "NBA_FEAST_REGISTRY": registry}):
+        config = load_repo_config(feature_repo, feature_repo / "feature_store.yaml")
     store = FeatureStore(config=config)
     prefix, suffix = _key_parts(config.project, config.entity_key_serialization_version)
     fields: dict[str, str] = {}
@@ -54,6 +54,18 @@ def resolve_plan(feature_repo: Path, registry: str) -> dict[str, Any]:
         names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise ValueError(f"Feast's registry differs from the feature contract in {', '.join(names)}: run `nba apply`")
     return {"key_prefix": prefix.hex(), "key_suffix": suffix.hex(), "fields": fields, "timestamps": timestamps}
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _key_parts(project: str, version: int) -> tuple[bytes, bytes]:
