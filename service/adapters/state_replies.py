@@ -1,4 +1,4 @@
-"""Reads what the state store keeps of a customer: contacts, consents, switches. Pure; the keys are in `redis_keys.py`."""
+"""Reads what the state store keeps of a customer: contacts, consents, switches. Pure; keys are in `redis_keys.py`."""
 
 from __future__ import annotations
 
