@@ -20,6 +20,7 @@ from service.online import Serving
 from service.settings import Settings
 
 log = logging.getLogger("nba")
+ROUTERS = (decisions.router, intake.router, operations.views, operations.switches, operations.health)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 Opener = Callable[[Settings], AbstractAsyncContextManager[Runtime]]
 
@@ -57,13 +58,13 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = Metrics()
     app.state.keys = read_keys(settings)
-    for router in (decisions.router, intake.router, operations.views, operations.switches, operations.health):
+    for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_path)
     app.add_exception_handler(Exception, _on_crash)
-    document = write_document(app, has_keys=bool(app.state.keys.keys))
+    document = write_document(app, ROUTERS, has_keys=bool(app.state.keys.keys))
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
 

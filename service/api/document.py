@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
@@ -40,8 +41,12 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 BODY_PROBLEMS = (413, 415, 422, 503)
 
 
-def write_document(app: FastAPI, *, has_keys: bool) -> dict[str, Any]:
-    """Return the document: what FastAPI writes, the bodies that routes read, and the keys where they are needed."""
+def write_document(app: FastAPI, routers: Sequence[APIRouter], *, has_keys: bool) -> dict[str, Any]:
+    """Return the document: what FastAPI writes, the bodies that routes read, and the keys where they are needed.
+
+    Args:
+        routers: All that were included in the application.
+    """
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, definitions = models_json_schema(
         [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
@@ -53,13 +58,14 @@ def write_document(app: FastAPI, *, has_keys: bool) -> dict[str, Any]:
         schemas_of.pop(name, None)
     if has_keys:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}}
-        _ask_for_keys(app, document)
+        for router in routers:
+            _ask_for_keys(router, document)
     return document
 
 
-def _ask_for_keys(app: FastAPI, document: dict[str, Any]) -> None:
-    for route in app.routes:
-        if isinstance(route, GuardedRoute) and route.include_in_schema:
+def _ask_for_keys(router: APIRouter, document: dict[str, Any]) -> None:
+    for route in router.routes:
+        if isinstance(route, GuardedRoute):
             for method in route.methods or ():
                 operation = document["paths"][route.path_format][method.lower()]
                 operation["security"] = [{"key": []}]

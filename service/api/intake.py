@@ -86,8 +86,9 @@ async def take_in(
             503, "journal", f"The {kind} could not be stored, so it is not acknowledged; send it again.", retry_after=1
         ) from None
     for (i, _), receipt in zip(good, answers, strict=True):
+        detail = f"[{i}].{receipt.detail}" if is_list and receipt.detail else receipt.detail
         receipts[i] = schemas.ReceiptOut(
-            id=receipt.id, status=receipt.status, duplicate=receipt.status == "duplicate", detail=receipt.detail
+            id=receipt.id, status=receipt.status, duplicate=receipt.status == "duplicate", detail=detail
         )
     done = [r for r in receipts if r is not None]
     for receipt_out in done:
