@@ -84,6 +84,7 @@ class Running:
     """
 
     app: FastAPI
+    server: uvicorn.Server
     port: int
     keys: dict[str, str] = field(default_factory=dict)
     _connection: HTTPConnection | None = None
@@ -157,7 +158,7 @@ def running(redis_url: str, var: Path, *, with_keys: bool = False) -> Iterator[R
         listening.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
-        up = Running(app, listening.getsockname()[1], keys)
+        up = Running(app, server, listening.getsockname()[1], keys)
         end = time.monotonic() + 20
         while not server.started and time.monotonic() < end:
             time.sleep(0.01)
