@@ -57,7 +57,8 @@ def draw_all(
             figure, axes = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
             for axis, issue in zip(axes, TITLES, strict=True):
                 _issue_panel(axis, issue, dataset, trained, draw)
-            axes[0].legend(loc="upper left" if name == "calibration" else "lower right", frameon=False)
+            if name == "calibration":
+                axes[0].legend(loc="upper left", frameon=False)
             paths.append(_save(figure, folder / f"{name}.png"))
         figure, axis = plt.subplots(figsize=(8, 6.5), layout="constrained")
         _importance(axis, trained, dataset.names)
