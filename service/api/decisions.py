@@ -32,7 +32,7 @@ KEY_HEADER = {
     "/v1/decisions",
     response_model=schemas.DecisionAnswer,
     responses=problems(404, 409, *BODY_PROBLEMS),
-    openapi_extra={**body_schema("DecisionAsk"), "parameters": [KEY_HEADER]},
+    openapi_extra={**body_schema(schemas.DecisionAsk), "parameters": [KEY_HEADER]},
     summary="The next best actions for one customer, here, now",
 )
 async def decisions(request: Request) -> Response:

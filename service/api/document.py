@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.api import schemas
@@ -17,15 +18,16 @@ LIST_ITEMS = 1000
 BODIES = (schemas.DecisionAsk, schemas.OutcomeIn, schemas.EventIn, schemas.SwitchIn, schemas.Problem)
 
 
-def body_schema(name: str, *, or_list: bool = False) -> dict[str, Any]:
-    """Describe a body that the route reads itself."""
-    one: dict[str, Any] = {"$ref": f"#/components/schemas/{name}"}
-    many = {"type": "array", "items": one, "minItems": 1, "maxItems": LIST_ITEMS}
+def body_schema(model: type[BaseModel], *, or_list: bool = False) -> dict[str, Any]:
+    """Describe a body that the route reads itself, with the example of its model."""
+    one: dict[str, Any] = {"$ref": f"#/components/schemas/{model.__name__}"}
+    example = model.model_json_schema()["examples"][0]
+    schema, examples = one, {"one": {"value": example}}
+    if or_list:
+        schema = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": LIST_ITEMS}]}
+        examples["list"] = {"value": [example]}
     return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"anyOf": [one, many]} if or_list else one}},
-        }
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
     }
 
 

@@ -27,7 +27,7 @@ router = APIRouter(route_class=OutcomeRoute)
     status_code=202,
     response_model=schemas.ReceiptOut | list[schemas.ReceiptOut],
     responses=problems(409, *BODY_PROBLEMS),
-    openapi_extra=body_schema("OutcomeIn", or_list=True),
+    openapi_extra=body_schema(schemas.OutcomeIn, or_list=True),
     summary="What became of actions that were shown, one or up to 1,000",
 )
 async def outcomes(request: Request) -> Response:
@@ -41,7 +41,7 @@ async def outcomes(request: Request) -> Response:
     status_code=202,
     response_model=schemas.ReceiptOut | list[schemas.ReceiptOut],
     responses=problems(409, *BODY_PROBLEMS),
-    openapi_extra=body_schema("EventIn", or_list=True),
+    openapi_extra=body_schema(schemas.EventIn, or_list=True),
     summary="What customers did, one or up to 1,000; consent is an event",
 )
 async def events(request: Request) -> Response:

@@ -76,7 +76,7 @@ async def catalogue(request: Request) -> Response:
 @switches.put(
     "/v1/switches/{scope}/{scope_id}",
     responses=problems(404, *BODY_PROBLEMS),
-    openapi_extra=body_schema("SwitchIn"),
+    openapi_extra=body_schema(schemas.SwitchIn),
     summary="Pause or resume all, an issue, a group, an action or a channel; effective on the next decision",
 )
 async def switch(request: Request, scope: Scope, scope_id: PathId) -> Response:

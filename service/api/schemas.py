@@ -182,6 +182,10 @@ class ReceiptOut(BaseModel):
 class SwitchIn(Strict):
     """Pause or resume."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"paused": True, "who": "ana@shop.example", "why": "the price is wrong"}]}
+    )
+
     paused: bool
     who: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     why: Annotated[str, StringConstraints(min_length=1, max_length=500)]
@@ -196,6 +200,20 @@ class FieldError(BaseModel):
 
 class Problem(BaseModel):
     """An RFC 9457 problem."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:nba:problem:invalid-field",
+                    "title": "A field is not valid",
+                    "status": 422,
+                    "detail": "limit: Input should be less than or equal to 100.",
+                    "errors": [{"field": "limit", "message": "Input should be less than or equal to 100"}],
+                }
+            ]
+        }
+    )
 
     type: str
     title: str
