@@ -50,7 +50,7 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One shown action. Caps count and hold back marketing only; what is not marketing is logged and never capped."""
+    """One shown action. A cap of scope `all` counts every one of them, of scope `marketing` those that need consent."""
 
     action_id: str
     issue: str
