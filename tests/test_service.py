@@ -145,7 +145,7 @@ def test_problems_name_the_field(served: Served, body: dict[str, Any], field: st
 
 
 def test_bodies_that_are_no_json(served: Served) -> None:
-    """Text is a 400, half a surrogate pair a 422, another media type a 415, a large body a 413, an unknown route a 404; all as problems."""
+    """No JSON is a 400, half a surrogate pair a 422, another type a 415, too large a 413, an unknown route a 404."""
     assert served.call("POST", "/v1/decisions", b"hello")[0] == 400
     assert served.call("POST", "/v1/decisions", b'{"customer_id": "\\ud800", "channel": "app"}')[0] == 422
     assert served.call("POST", "/v1/decisions", b"{}", Content_Type="text/plain")[0] == 415
