@@ -12,8 +12,7 @@ from hashlib import blake2b
 from service.adapters import redis_keys as keys
 from service.adapters.connection import Call, Link, Script
 from service.adapters.journal_entries import as_text, encode
-from service.adapters.redis_state import CONTACTS_DAYS
-from service.decision.record import partition_of, tag
+from service.decision.record import CONTACTS_DAYS, partition_of, tag
 from service.ports import Event, Outcome, Receipt
 
 CONSENT_EVENT = "consent_changed"

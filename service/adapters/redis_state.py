@@ -29,11 +29,9 @@ from service.adapters.state_replies import (
     switch_of,
 )
 from service.decision.model import Contacts, CustomerBatch
-from service.decision.record import RESERVATION_SECONDS, DecisionRow, customer_digest
+from service.decision.record import CONTACTS_DAYS, RESERVATION_SECONDS, DecisionRow, customer_digest
 from service.ports import CapCheck, FactPlan, Gathered, Offer, Recorded, StoreUnavailable
 
-CONTACTS_DAYS = 92.0
-"""How far back contacts are kept and counted: no cap may have a longer window."""
 ANSWER_DAYS = 1.0
 
 

@@ -192,9 +192,9 @@ class BundleScorer:
         self.version = version
         self.evidence: Floats = np.array(
             [
-                0.0
-                if action.scoring is Scoring.PRIOR
-                else float(evidence.get(f"{action.issue}|{action.member or ''}", 0))
+                float(evidence.get(f"{action.issue}|{action.member or ''}", 0))
+                if action.scoring is Scoring.MODEL
+                else 0.0  # the response to a RISK action is assumed: no history stands behind it
                 for action in actions
             ]
         )

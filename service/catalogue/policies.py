@@ -13,6 +13,7 @@ from service.catalogue.rules import Symbols, parse_rule
 from service.decision.compiled import in_scope
 from service.decision.expression import Expression, columns_read, renamed
 from service.decision.model import Action, Cap, Rule, Stage, Treatment
+from service.decision.record import CONTACTS_DAYS
 
 STAGES = {"eligibility": Stage.ELIGIBILITY, "applicability": Stage.APPLICABILITY, "suitability": Stage.SUITABILITY}
 COUNTED = ("decision", "impression", "click", "accept", "reject")
@@ -86,7 +87,7 @@ class PolicyReader:
             scope_id,
             self.document.text(fields.get("counted"), "impression", COUNTED),
             self.document.integer(fields.get("limit"), 0, least=0),
-            SECONDS_PER_DAY * self.document.number(fields.get("days"), 1.0, 1 / 1440, 400),
+            SECONDS_PER_DAY * self.document.number(fields.get("days"), 1.0, 1 / 1440, CONTACTS_DAYS),
             self.document.texts(fields["channels"], self.channels) if "channels" in fields else (),
             self.document.text(fields.get("reason")),
         )

@@ -15,6 +15,9 @@ PARTITIONS = 64
 RESERVATION_SECONDS = 1800.0
 """A decision without an impression counts against impression caps for this long, then its reservation lapses."""
 
+CONTACTS_DAYS = 92.0
+"""How far back contacts are kept and counted: no cap may have a longer window."""
+
 
 def customer_digest(customer_id: str) -> str:
     """Return the 32 hex digits that stand for the customer in keys, so that no byte of an id can shape a key."""

@@ -25,8 +25,8 @@ from service.adapters.embedded import EmbeddedServer
 from service.adapters.feast_reader import FactReader
 from service.adapters.journal_entries import decode_decision
 from service.adapters.redis_journal import RedisJournal
-from service.adapters.redis_state import CONTACTS_DAYS, RedisState
-from service.decision.record import RESERVATION_SECONDS, partition_of
+from service.adapters.redis_state import RedisState
+from service.decision.record import CONTACTS_DAYS, RESERVATION_SECONDS, partition_of
 from service.ports import CapCheck, Event, FactPlan, Offer, Outcome, Recorded, StoreUnavailable
 from tests.service.adapters.test_feast_reader import a_row, write_all
 from tests.service.rows import CHEESE, COFFEE, DELI, HOURS, decision_row, plan_by_hand
