@@ -17,7 +17,7 @@ NOW = 1_514_786_400.0
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> SmallWorld:
     """Some hundred households: history, snapshots, a registered champion and its bundle."""
-    return build_small_world(tmp_path_factory.mktemp("world"))
+    return build_small_world(tmp_path_factory.mktemp("world"), households=220)
 
 
 @pytest.fixture(scope="session")

@@ -118,6 +118,7 @@ def serve(var: Path, mlflow_uri: str, now: float, tmp: Path) -> Iterator[Served]
         **{k: v for k, v in os.environ.items() if not k.startswith("NBA_")},
         "NBA_VAR": str(own), "NBA_MLFLOW_URI": mlflow_uri, "NBA_PORT": str(port),
         "NBA_GATHER_DEADLINE_MS": "1000", "NBA_RECORD_DEADLINE_MS": "1000", "NBA_INTAKE_DEADLINE_MS": "5000",
+        "NBA_LAKE_SECONDS": "0.5",
     }  # fmt: skip
     served = Served(f"http://127.0.0.1:{port}", own, env)
     served.set_clock(now)
