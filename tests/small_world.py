@@ -35,10 +35,12 @@ class SmallWorld:
 
     @property
     def models(self) -> Path:
+        """Folder of bundles."""
         return self.var / "models"
 
     @property
     def history(self) -> Path:
+        """Folder of the tidy tables."""
         return self.var / "history"
 
 
@@ -69,7 +71,7 @@ def build_small_world(path: Path, households: int = 200, max_rounds: int = 40) -
     with feast_environment(var) as registry:
         store = open_store()
         apply(store, facts_folder=lake / "facts")
-        train_and_register(history, mlflow_uri, facts_of=feast_facts(store), max_rounds=max_rounds)
+        train_and_register(history, mlflow_uri, facts_of=feast_facts(store), max_rounds=max_rounds, threads=1)
         digest = sync_once(var / "models", mlflow_uri, registry)
     if digest is None:
         raise RuntimeError("the agent made no bundle")

@@ -29,7 +29,7 @@ from training.dataset import Dataset, FactsOf, build_dataset, feast_facts, label
 from training.documents import documents
 from training.evaluate import auc_interval, flatten, measure
 from training.reports import as_markdown, draw_all
-from training.train import CALIBRATION_FROM, MAX_ROUNDS, PARAMETERS, TEST_FROM, Trained, train
+from training.train import CALIBRATION_FROM, MAX_ROUNDS, PARAMETERS, TEST_FROM, THREADS, Trained, train
 
 EXPERIMENT = "nba"
 CHAMPION = "champion"
@@ -45,6 +45,7 @@ def train_and_register(
     console: Console | None = None,
     catalogue_version: str | None = None,
     max_rounds: int = MAX_ROUNDS,
+    threads: int = THREADS,
 ) -> str:
     """Train on the history and register the result as champion.
 
@@ -55,6 +56,7 @@ def train_and_register(
         console: Where progress is shown; None shows nothing.
         catalogue_version: Kept as a tag.
         max_rounds: Most trees.
+        threads: How many threads DuckDB and LightGBM may use.
 
     Returns:
         One line for people: version and what it reached.
@@ -62,11 +64,11 @@ def train_and_register(
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console or Console(quiet=True), transient=True) as progress:
         task = progress.add_task("Labelling", total=None)
-        rows = label_rows(history, monthly_moments(history))
+        rows = label_rows(history, monthly_moments(history), threads)
         progress.update(task, description=f"Joining facts point in time to {rows.num_rows:,} rows, through Feast")
         dataset = build_dataset(rows, facts_of or feast_facts())
         progress.update(task, description="Training and calibrating")
-        trained = train(dataset, max_rounds)
+        trained = train(dataset, max_rounds, threads)
         progress.update(task, description="Measuring")
         overall, actions = measures(dataset, trained)
         progress.update(task, description="Drawing and registering")

@@ -29,7 +29,7 @@ Bools = NDArray[np.bool_]
 
 CALIBRATION_FROM = datetime(2017, 8, 1, -UTC_OFFSET_HOURS, tzinfo=UTC)
 TEST_FROM = datetime(2017, 9, 1, -UTC_OFFSET_HOURS, tzinfo=UTC)
-MAX_ROUNDS, PATIENCE, SEED = 300, 25, 20170901
+MAX_ROUNDS, PATIENCE, SEED, THREADS = 300, 25, 20170901, 2
 PARAMETERS: Mapping[str, Any] = {
     "objective": "binary",
     "learning_rate": 0.08,
@@ -46,7 +46,6 @@ PARAMETERS: Mapping[str, Any] = {
     "seed": SEED,
     "deterministic": True,
     "force_row_wise": True,
-    "num_threads": 2,
     "verbose": -1,
 }
 UNUSED_PARTS = ("first_basket", "first_seen", "baskets_count", "spend_total", "_h364")
@@ -98,18 +97,25 @@ class Trained:
     scores: Mapping[str, Floats]
 
 
-def fit_booster(inputs: Floats, labels: Floats, names: tuple[str, ...], rounds: int, held: Any = None) -> Any:
+def fit_booster(
+    inputs: Floats, labels: Floats, names: tuple[str, ...], rounds: int, *, held: Any = None, threads: int = THREADS
+) -> Any:
     """Fit the booster.
 
     Args:
         inputs: (n, n_inputs). labels: (n,) 0 or 1. names: Of the inputs.
         rounds: Number of trees; at most, where `held` is given.
         held: (inputs, labels) on which training stops early.
+        threads: How many threads LightGBM may use.
     """
     import lightgbm
 
     categoricals = list(ModelInput(Columns()).categoricals)
-    parameters = {**PARAMETERS, "feature_contri": [0.0 if is_unused(name) else 1.0 for name in names]}
+    parameters = {
+        **PARAMETERS,
+        "num_threads": threads,
+        "feature_contri": [0.0 if is_unused(name) else 1.0 for name in names],
+    }
     made = {"feature_name": list(names), "categorical_feature": categoricals, "params": parameters}
     data = lightgbm.Dataset(inputs, labels, **made)
     if held is None:
@@ -119,8 +125,13 @@ def fit_booster(inputs: Floats, labels: Floats, names: tuple[str, ...], rounds: 
     return lightgbm.train(parameters, data, rounds, valid_sets=[watched], callbacks=[stop])
 
 
-def train(dataset: Dataset, max_rounds: int = MAX_ROUNDS) -> Trained:
+def train(dataset: Dataset, max_rounds: int = MAX_ROUNDS, threads: int = THREADS) -> Trained:
     """Train, calibrate, and score all rows with the model and its plain rivals.
+
+    Args:
+        dataset: What `build_dataset` gave.
+        max_rounds: Most trees.
+        threads: How many threads LightGBM may use.
 
     Raises:
         ValueError: where a slice has no rows or no positives.
@@ -132,27 +143,27 @@ def train(dataset: Dataset, max_rounds: int = MAX_ROUNDS) -> Trained:
             raise ValueError(f"the {name} slice has no positive row; load more of the history")
     x, names = dataset.inputs, dataset.names
     held = (x[slices.calibration], labels[slices.calibration])
-    first = fit_booster(x[slices.train], labels[slices.train], names, max_rounds, held)
+    first = fit_booster(x[slices.train], labels[slices.train], names, max_rounds, held=held, threads=threads)
     rounds = max(int(first.best_iteration), 1)
-    calibrator = _cross_fitted(dataset, labels, slices, rounds)
+    calibrator = _cross_fitted(dataset, labels, slices, rounds, threads)
     seen = ~slices.test
-    booster = fit_booster(x[seen], labels[seen], names, rounds)
-    raw = np.asarray(booster.predict(x, raw_score=True, num_threads=2))
+    booster = fit_booster(x[seen], labels[seen], names, rounds, threads=threads)
+    raw = np.asarray(booster.predict(x, raw_score=True, num_threads=threads))
     issues = x[:, names.index("issue")]
     scores = {**plain_models(dataset, labels, seen), "lightgbm": calibrator.apply(raw, issues)}
     return Trained(booster, calibrator, rounds, slices, raw, scores)
 
 
-def _cross_fitted(dataset: Dataset, labels: Floats, slices: Slices, rounds: int) -> Calibrator:
+def _cross_fitted(dataset: Dataset, labels: Floats, slices: Slices, rounds: int, threads: int) -> Calibrator:
     customers = dataset.column("customer_id")
     half = np.array([zlib.crc32(str(customer).encode()) % 2 for customer in customers])
     raw = np.full(len(labels), np.nan)
     for own in (0, 1):
         scored = slices.calibration & (half == own)
         fitted = slices.train | (slices.calibration & (half != own))
-        booster = fit_booster(dataset.inputs[fitted], labels[fitted], dataset.names, rounds)
+        booster = fit_booster(dataset.inputs[fitted], labels[fitted], dataset.names, rounds, threads=threads)
         if scored.any():
-            raw[scored] = booster.predict(dataset.inputs[scored], raw_score=True, num_threads=2)
+            raw[scored] = booster.predict(dataset.inputs[scored], raw_score=True, num_threads=threads)
     newest = slices.calibration
     return fit_calibrator(raw[newest], labels[newest], dataset.inputs[newest, dataset.names.index("issue")])
 
