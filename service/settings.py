@@ -40,7 +40,9 @@ class Settings(BaseSettings):
     reload_seconds: float = Field(
         0.5, gt=0, description="How often a serving process looks for a new bundle or catalogue."
     )
-    lake_seconds: float = Field(30.0, gt=0, description="How long the worker gathers entries before it writes the lake.")
+    lake_seconds: float = Field(
+        30.0, gt=0, description="How long the worker gathers entries before it writes the lake."
+    )
     decision_ttl_days: float = Field(45.0, gt=0, description="How long outcomes find their decision.")
     idempotency_days: float = Field(35.0, gt=0, description="How long a repeated outcome, event or request is known.")
     clock: Literal["auto", "wall"] = Field(

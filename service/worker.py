@@ -232,7 +232,9 @@ async def _serve(settings: Settings, registry: str) -> None:
         clock = open_clock(settings.var / "clock.json") if settings.clock == "auto" else WallClock()
         owner = PartitionOwner(state, lease_seconds=LEASE_SECONDS)
         push = await asyncio.to_thread(FeastPush, FEATURE_REPO)
-        worker = Worker(owner, FactStream(owner, features, plan, push, clock), ParquetLake(settings.lake), settings.lake_seconds)
+        worker = Worker(
+            owner, FactStream(owner, features, plan, push, clock), ParquetLake(settings.lake), settings.lake_seconds
+        )
         log.info("worker %s follows the journal", owner.name)
         await run(worker, stop)
         await features.close()

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.small_world import SmallWorld, build_small_world
 
 from tests.served import Served, serve
+from tests.small_world import SmallWorld, build_small_world
 
 NOW = 1_514_786_400.0
 """2018-01-01 06:00 UTC: after the last transaction of the example and the last snapshot."""

@@ -116,7 +116,7 @@ def main(folder: str) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         golden = _check(Path(folder))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it, and this process ends here
+    except Exception as error:
         print(json.dumps({"refused": str(error) or type(error).__name__}))
         return 0
     print(json.dumps({"refused": None, "golden": golden}))
