@@ -1,5 +1,4 @@
-"""One Redis server as adapters see it: commands out, replies in, under one deadline. Knows RESP (through hiredis) and
-no key, no script's meaning.
+"""One Redis server as adapters see it: commands out, replies in, under one deadline. Knows no key, no script's meaning.
 
 A connection carries one exchange at a time. One whose replies were not read to the end (deadline, cancellation, broken
 reply) is closed and never used again, so no caller can ever read another's reply. There are no retries with delays: a
@@ -10,9 +9,8 @@ failure leaves here as `StoreUnavailable`.
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
@@ -21,15 +19,16 @@ from urllib.parse import unquote, urlsplit
 
 import hiredis
 
+from service.adapters.breaker import Breaker
+from service.adapters.wire import Reply, Wire
 from service.ports import StoreUnavailable
 
-Command = Sequence[str | bytes | int | float]
-Reply = Any
-"""bytes, int, None, list of these, or a `hiredis.ReplyError` where the server refused that one command."""
+__all__ = ["Call", "Command", "Link", "Reply", "Script"]
 
-_INCOMPLETE = object()
-_KEEPALIVE_SECONDS = 30
-_USER_TIMEOUT_MS = 5_000
+Command = Sequence[str | bytes | int | float]
+
+_LATE_SECONDS = 0.002
+"""A deadline noticed later than this says that this process was busy, not that the server is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,123 +55,65 @@ class Call:
     arguments: Sequence[str | bytes | int | float]
 
 
-class _Wire(asyncio.Protocol):
-    """One connection: a request of n commands, then a future of exactly n replies."""
-
-    def __init__(self) -> None:
-        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
-        self._replies: list[Reply] = []
-        self._wanted = 0
-        self._future: asyncio.Future[list[Reply]] | None = None
-        self._transport: asyncio.Transport | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in (("TCP_KEEPIDLE", _KEEPALIVE_SECONDS), ("TCP_USER_TIMEOUT", _USER_TIMEOUT_MS)):
-                if hasattr(socket, option):
-                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._reader.feed(data)
-            while (reply := self._reader.gets()) is not _INCOMPLETE:
-                self._replies.append(reply)
-        except hiredis.ProtocolError as error:
-            self._fail(ConnectionError(f"not a Redis reply: {error}"))
-            return
-        if len(self._replies) >= self._wanted:
-            future, self._future = self._future, None
-            if future is None or len(self._replies) > self._wanted:  # nobody asked for this: the stream is out of step
-                self._fail(ConnectionError("a reply that nobody asked for"))
-            elif not future.done():
-                future.set_result(self._replies)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(exc or ConnectionError("the server closed the connection"))
-
-    def exchange(self, request: bytes, wanted: int) -> asyncio.Future[list[Reply]]:
-        if self._transport is None or self._transport.is_closing():
-            raise ConnectionError("the connection is closed")
-        self._replies, self._wanted = [], wanted
-        self._future = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return self._future
-
-    def drop(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _fail(self, error: Exception) -> None:
-        future, self._future = self._future, None
-        if future is not None and not future.done():
-            future.set_exception(error)
-        self.drop()
-
-
 class Link:
     """A bounded pool of connections to one server.
 
     Args:
         url: `redis://[user][:password]@host[:port][/db]`, `rediss://...` for TLS, or `unix:///path`.
         max_connections: Callers beyond it wait, within their deadline.
+        breaker: Says when the server is not to be asked; None: it is always asked.
     """
 
-    def __init__(self, url: str, *, max_connections: int = 64) -> None:
+    def __init__(self, url: str, *, max_connections: int = 64, breaker: Breaker | None = None) -> None:
+        self.breaker = breaker
+        self._free = asyncio.Semaphore(max_connections)
+        self._idle: list[Wire] = []
+        self.move(url)
+
+    def move(self, url: str) -> None:
+        """Open connections to another address from now on; those in use end their exchange where they are."""
         parts = urlsplit(url)
         if parts.scheme not in ("redis", "rediss", "unix"):
             raise ValueError(f"a Redis URL starts with redis://, rediss:// or unix://, not {parts.scheme!r}")
         self._parts = parts
         self._hello: list[Command] = []
+        while self._idle:
+            self._idle.pop().drop()
         if parts.password:
             user = (unquote(parts.username),) if parts.username else ()
             self._hello.append(("AUTH", *user, unquote(parts.password)))
         if parts.scheme != "unix" and parts.path.strip("/") not in ("", "0"):
             self._hello.append(("SELECT", parts.path.strip("/")))
-        self._free = asyncio.Semaphore(max_connections)
-        self._idle: list[_Wire] = []
 
     def __repr__(self) -> str:
         return f"Link({self._parts.scheme}://{self._parts.hostname or self._parts.path}:{self._parts.port or ''})"
 
-    async def exchange(self, commands: Sequence[Command], *, deadline_seconds: float, reason: str) -> list[Reply]:
+    async def exchange(
+        self, commands: Sequence[Command], *, deadline_seconds: float, reason: str, is_guarded: bool = True
+    ) -> list[Reply]:
         """Send commands in one write and return their replies in order; a refused command's reply is a ReplyError.
+
+        Args:
+            is_guarded: Obey the breaker and tell it; False for callers with patience, whose deadlines say nothing of
+                whether decisions would have waited.
 
         Raises:
             StoreUnavailable: with `reason`, where not all replies came in time.
         """
-        try:
-            async with asyncio.timeout(deadline_seconds):
-                return await self._exchange(commands)
-        except TimeoutError as error:
-            raise StoreUnavailable(reason, f"no answer within {deadline_seconds * 1000:.0f} ms") from error
-        except OSError as error:
-            raise StoreUnavailable(reason, str(error)) from error
+        return await self._within(self._exchange(commands), deadline_seconds, reason, is_guarded=is_guarded)
 
-    async def run(self, calls: Sequence[Call], *, deadline_seconds: float, reason: str) -> list[Reply]:
+    async def run(
+        self, calls: Sequence[Call], *, deadline_seconds: float, reason: str, is_guarded: bool = True
+    ) -> list[Reply]:
         """Run scripts in order in one pipeline; one that the server does not know yet is sent whole, once.
+
+        Args:
+            is_guarded: As of `exchange`.
 
         Raises:
             StoreUnavailable: with `reason`; which of the calls took effect is then unknown.
         """
-        try:
-            async with asyncio.timeout(deadline_seconds):
-                replies = await self._exchange([_command("EVALSHA", c, c.script.sha) for c in calls])
-                unknown = [i for i, reply in enumerate(replies) if _is_unknown_script(reply)]
-                if unknown:
-                    again = await self._exchange([_command("EVAL", calls[i], calls[i].script.text) for i in unknown])
-                    for i, reply in zip(unknown, again, strict=True):
-                        replies[i] = reply
-        except TimeoutError as error:
-            raise StoreUnavailable(reason, f"no answer within {deadline_seconds * 1000:.0f} ms") from error
-        except OSError as error:
-            raise StoreUnavailable(reason, str(error)) from error
+        replies = await self._within(self._run(calls), deadline_seconds, reason, is_guarded=is_guarded)
         for call, reply in zip(calls, replies, strict=True):
             if isinstance(reply, hiredis.ReplyError):
                 raise StoreUnavailable(reason, f"script {call.script.name}: {reply}")
@@ -183,6 +124,43 @@ class Link:
         while self._idle:
             self._idle.pop().drop()
         await asyncio.sleep(0)  # lets the loop finish closing them, should it stop right after this
+
+    async def _within(
+        self, work: Coroutine[Any, Any, list[Reply]], deadline_seconds: float, reason: str, *, is_guarded: bool
+    ) -> list[Reply]:
+        breaker = self.breaker if is_guarded else None
+        began = breaker.admit() if breaker else 0.0
+        if began is None:
+            work.close()
+            raise StoreUnavailable(reason, "not asked, since it did not answer before")
+        limit = asyncio.timeout(deadline_seconds)
+        try:
+            async with limit:
+                replies = await work
+        except OSError as error:  # a TimeoutError is one
+            is_timeout = limit.expired()
+            if breaker and is_timeout and asyncio.get_running_loop().time() - (limit.when() or 0.0) > _LATE_SECONDS:
+                breaker.gave_up(began)
+            elif breaker:
+                breaker.failed(began)
+            detail = f"no answer within {deadline_seconds * 1000:.0f} ms" if is_timeout else str(error)
+            raise StoreUnavailable(reason, detail) from error
+        except BaseException:
+            if breaker:
+                breaker.gave_up(began)
+            raise
+        if breaker:
+            breaker.succeeded(began)
+        return replies
+
+    async def _run(self, calls: Sequence[Call]) -> list[Reply]:
+        replies = await self._exchange([_command("EVALSHA", c, c.script.sha) for c in calls])
+        unknown = [i for i, reply in enumerate(replies) if _is_unknown_script(reply)]
+        if unknown:
+            again = await self._exchange([_command("EVAL", calls[i], calls[i].script.text) for i in unknown])
+            for i, reply in zip(unknown, again, strict=True):
+                replies[i] = reply
+        return replies
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
         if not commands:
@@ -198,7 +176,7 @@ class Link:
                         self._idle.pop().drop()
             return await self._use(await self._open(), request, len(commands))
 
-    async def _use(self, wire: _Wire, request: bytes, wanted: int) -> list[Reply]:
+    async def _use(self, wire: Wire, request: bytes, wanted: int) -> list[Reply]:
         is_complete = False
         try:
             replies = await wire.exchange(request, wanted)
@@ -210,13 +188,13 @@ class Link:
             else:
                 wire.drop()
 
-    async def _open(self) -> _Wire:
+    async def _open(self) -> Wire:
         loop, parts = asyncio.get_running_loop(), self._parts
         if parts.scheme == "unix":
-            _, wire = await loop.create_unix_connection(_Wire, unquote(parts.path))
+            _, wire = await loop.create_unix_connection(Wire, unquote(parts.path))
         else:
             tls = ssl.create_default_context() if parts.scheme == "rediss" else None
-            _, wire = await loop.create_connection(_Wire, parts.hostname or "127.0.0.1", parts.port or 6379, ssl=tls)
+            _, wire = await loop.create_connection(Wire, parts.hostname or "127.0.0.1", parts.port or 6379, ssl=tls)
         if self._hello:
             is_ready = False
             try:
