@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.small_world import SmallWorld, feast_environment
 
 from features.contract import UTC_OFFSET_HOURS
+from tests.small_world import SmallWorld, feast_environment
 from training.dataset import BURN_IN_WEEKS, build_dataset, feast_facts, label_rows, monthly_moments, seconds
 from training.past import Past
 from training.sources import connect
@@ -66,7 +66,8 @@ def test_cross_sell_and_retention_labels_are_what_a_plain_loop_finds(small_world
 def test_an_upsell_label_is_a_redemption_in_the_campaigns_window(small_world: SmallWorld, rows: pa.Table) -> None:
     """Each positive has a redemption of its campaign and aisle after the send and before the end; no other row has."""
     with connect() as con:
-        query = f"SELECT customer_id, campaign_id, aisle, redeemed_at FROM read_parquet('{small_world.history}/redemptions.parquet')"
+        table = f"read_parquet('{small_world.history}/redemptions.parquet')"
+        query = f"SELECT customer_id, campaign_id, aisle, redeemed_at FROM {table}"
         redeemed = {}
         for customer, campaign, aisle, at in con.execute(query).fetchall():
             redeemed.setdefault((customer, campaign, aisle), []).append(at)

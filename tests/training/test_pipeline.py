@@ -20,6 +20,7 @@ class Trail:
             (folder / f"{name}.py").write_text(name)
 
     def run(self, only: str | None = None) -> list[str]:
+        """Run the steps; return which ran."""
         steps = [
             Step(
                 name,
