@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.contract import LAYOUT
@@ -19,12 +19,14 @@ from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
 from service.catalogue.loader import CatalogueError, load_catalogue
 from service.decision.engine import CompiledCatalogue, compile_catalogue
+from service.decision.model import Request
 from service.feedback import Feedback
-from service.online import Online, Serving
+from service.online import Ask, Online, Serving
 from service.ports import Bundle, BundleRefused, Clock, CustomerState, Journal
 from service.settings import Settings
 
 log = logging.getLogger("nba")
+WARM_SECONDS = 0.2
 
 
 @dataclass
@@ -137,10 +139,21 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             settings.gather_deadline_ms / 1000,
             settings.record_deadline_ms / 1000,
         )
+        await warm(online)
         if follow:
             following = asyncio.create_task(reloader.follow(settings.reload_seconds))
             stack.push_async_callback(_cancel, following)
         yield Runtime(settings, clock, state, journal, online, Feedback(journal, clock), reloader)
+
+
+async def warm(online: Online) -> None:
+    """Open connections and decide for a customer that does not exist, so that no caller pays for what comes first."""
+    serving = online.serving()
+    if serving is None:
+        return
+    patient = replace(online, gather_deadline_seconds=WARM_SECONDS)
+    for channel in serving.catalogue.catalogue.channels:
+        await patient.decide(Ask("nba-warm-up", Request(channel), dry_run=True), lambda decided: b"")
 
 
 def all_customers(lake: Path) -> list[str]:
