@@ -8,7 +8,7 @@ of a wrong type, or is stamped in the future, makes the row *partial*.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 
 FUTURE_SECONDS = 300.0
 """A view stamped further ahead of now than this is not believed (trust: one bad clock must not freeze a customer)."""
+
+NEVER = 0.0
+"""The event timestamp that Feast gives for what was never written."""
 
 _DOUBLE_TAG = 0x29  # field 5 of Value, eight bytes follow
 _MISSING = bytes([_DOUBLE_TAG]) + np.float64(np.nan).tobytes()
@@ -37,6 +40,27 @@ class Decoded(NamedTuple):
 
     is_known: bool
     is_partial: bool
+
+
+class FactRows(NamedTuple):
+    """What a reader found of n customers; the same for every reader.
+
+    Attributes:
+        facts: (n, layout.width), NaN for missing. view_times: (n, n_views) Unix seconds, NaN = never written.
+        is_known: (n,) at least one view was ever written for the customer.
+        is_partial: Something that should be readable is not, for any of them.
+    """
+
+    facts: Floats
+    view_times: Floats
+    is_known: NDArray[np.bool_]
+    is_partial: bool
+
+    @classmethod
+    def empty(cls, layout: Layout, n: int) -> FactRows:
+        """Return rows in which nothing is known."""
+        facts, view_times = np.full((n, layout.width), np.nan), np.full((n, len(layout.views)), np.nan)
+        return cls(facts, view_times, np.zeros(n, dtype=np.bool_), False)
 
 
 class FactReader:
@@ -71,6 +95,17 @@ class FactReader:
         text = customer_id.encode()
         return b"".join((self._prefix, len(text).to_bytes(4, "little"), text, self._suffix))
 
+    def rows(self, replies: Sequence[Sequence[bytes]], now: float) -> FactRows:
+        """Decode the replies to HGETALL of n customers."""
+        found = FactRows.empty(self._layout, len(replies))
+        is_partial = False
+        for i, reply in enumerate(replies):
+            pairs = iter(reply)
+            one = self.decode(dict(zip(pairs, pairs, strict=True)), now, found.facts[i], found.view_times[i])
+            found.is_known[i] = one.is_known
+            is_partial = is_partial or one.is_partial
+        return found._replace(is_partial=is_partial)
+
     def decode(self, fields: Mapping[bytes, bytes], now: float, facts: Floats, view_times: Floats) -> Decoded:
         """Fill a customer's facts and view times.
 
@@ -94,16 +129,16 @@ class FactReader:
                 array = decode_value(value)
                 if isinstance(array, np.ndarray) and len(array) == length:
                     facts[at] = array
-                else:
+                elif not is_null(array):
                     is_partial = True
         for field, row, codes in self._texts:
             value = fields.get(field)
             if value:
                 code = codes.get(value)
-                if code is None:
-                    is_partial = True
-                else:
+                if code is not None:
                     facts[row] = code
+                elif not is_null(decode_value(value)):
+                    is_partial = True
         return self._decode_stamps(fields, now, facts, view_times, is_partial)
 
     def _decode_numbers(self, fields: Mapping[bytes, bytes], facts: Floats) -> bool:
@@ -129,11 +164,11 @@ class FactReader:
         is_known = False
         for field, view in self._stamps:
             stamp = fields.get(field)
-            if stamp is None:
+            moment = None if stamp is None else decode_timestamp(stamp)
+            if stamp is None or moment == NEVER:
                 self._forget(view, facts)  # a value without its stamp is of unknown age
                 continue
             is_known = True
-            moment = decode_timestamp(stamp)
             if moment is None or moment > now + FUTURE_SECONDS:
                 self._forget(view, facts)
                 is_partial = True
@@ -177,6 +212,11 @@ def decode_value(value: bytes) -> float | str | Floats | None:
     except (IndexError, UnicodeDecodeError):
         return None
     return None
+
+
+def is_null(value: float | str | Floats | None) -> bool:
+    """Say whether a decoded value is one that says nothing: null, or a number that is none."""
+    return isinstance(value, float) and value != value
 
 
 def decode_timestamp(value: bytes) -> float | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from service.adapters import redis_keys as keys
+from service.adapters.breaker import Breaker
 from service.adapters.connection import Call, Link, Script
 from service.adapters.journal_entries import as_text, encode
 from service.decision.record import CONTACTS_DAYS, partition_of, tag
@@ -25,10 +26,13 @@ class RedisJournal:
     Args:
         url: The state store. deadline_seconds: For one call, however many items it carries.
         idempotency_seconds: How long the id of an outcome or event is remembered.
+        breaker: Says when the store is not to be asked.
     """
 
-    def __init__(self, url: str, *, deadline_seconds: float, idempotency_seconds: float) -> None:
-        self._link = Link(url)
+    def __init__(
+        self, url: str, *, deadline_seconds: float, idempotency_seconds: float, breaker: Breaker | None = None
+    ) -> None:
+        self._link = Link(url, breaker=breaker)
         self._deadline_seconds = deadline_seconds
         self._seen_ms = int(idempotency_seconds * 1000)
         self._outcome, self._event = Script.read("outcome"), Script.read("event")
@@ -42,6 +46,10 @@ class RedisJournal:
         """Deduplicate, append, and apply consent: one atomic script each. Raises StoreUnavailable."""
         statuses = await self._run([self._event_call(event) for event in events])
         return [Receipt(e.event_id, status) for e, status in zip(events, statuses, strict=True)]
+
+    def move(self, url: str) -> None:
+        """Append at another address from now on."""
+        self._link.move(url)
 
     async def close(self) -> None:
         """Close the connections."""

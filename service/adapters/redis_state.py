@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 import numpy as np
@@ -17,8 +17,9 @@ import numpy as np
 from features.layout import SECONDS_PER_DAY, Layout
 from features.matrix import mask_stale
 from service.adapters import redis_keys as keys
+from service.adapters.breaker import Breaker
 from service.adapters.connection import Call, Command, Link, Reply, Script
-from service.adapters.feast_reader import FactReader
+from service.adapters.feast_reader import FactReader, FactRows
 from service.adapters.journal_entries import KnownDecision, SwitchEntry, decode_decision, decode_stored_decision, encode
 from service.adapters.state_replies import (
     UNKNOWN,
@@ -35,6 +36,18 @@ from service.ports import CapCheck, FactPlan, Gathered, Offer, Recorded, StoreUn
 ANSWER_DAYS = 1.0
 
 
+class FactSource(Protocol):
+    """Where facts come from, if not from the server that Feast writes to."""
+
+    breaker: Breaker
+
+    async def fetch(self, customer_ids: Sequence[str], now: float, deadline_seconds: float) -> FactRows | None:
+        """Return the customers' facts, or None where they did not come in time. Never raises."""
+
+    async def close(self) -> None:
+        """Let go of the store."""
+
+
 class RedisState:
     """Facts, contacts, consent, switches and the decision log.
 
@@ -42,10 +55,19 @@ class RedisState:
         features: The server that Feast writes to. state: The server of contacts and journal; may be the same object.
         layout: Of the facts.
         decision_ttl_days: How long outcomes find their decision.
+        facts: Where facts come from instead of `features`; the read plan then plays no part.
     """
 
-    def __init__(self, features: Link, state: Link, layout: Layout, *, decision_ttl_days: float = 45.0) -> None:
-        self._features, self._state, self._layout = features, state, layout
+    def __init__(
+        self,
+        features: Link,
+        state: Link,
+        layout: Layout,
+        *,
+        decision_ttl_days: float = 45.0,
+        facts: FactSource | None = None,
+    ) -> None:
+        self._features, self._state, self._layout, self._facts = features, state, layout, facts
         self._decision_ttl_ms = int(decision_ttl_days * SECONDS_PER_DAY * 1000)
         self._record, self._switch = Script.read("record"), Script.read("switch")
         self._paused: frozenset[tuple[str, str]] = frozenset()
@@ -55,20 +77,11 @@ class RedisState:
         self, plan: FactPlan, customer_ids: Sequence[str], channel: str, now: float, deadline_seconds: float
     ) -> Gathered:
         """Read all that a decision needs: one pipeline, one deadline. Never raises: what is not there is degraded."""
-        reader = self._reader_of(plan)
-        facts_asked: list[Command] = [("HGETALL", reader.key(c)) for c in customer_ids]
         state_asked = _state_commands(customer_ids, channel, now)
+        rows, state_replies = await self._ask_both(plan, customer_ids, state_asked, now, deadline_seconds)
         n = len(customer_ids)
-        if self._features is self._state:
-            replies = await _replies(self._state, facts_asked + state_asked, deadline_seconds)
-            fact_replies, state_replies = (None, None) if replies is None else (replies[:n], replies[n:])
-        else:
-            fact_replies, state_replies = await asyncio.gather(
-                _replies(self._features, facts_asked, deadline_seconds),
-                _replies(self._state, state_asked, deadline_seconds),
-            )
         reasons: set[str] = set()
-        facts, view_times, is_known = self._decode_facts(reader, fact_replies, n, now, reasons)
+        facts, view_times, is_known = self._believed(rows, n, now, reasons)
         contacts, consents, is_loggable = self._decode_state(state_replies, n, channel, now, reasons)
         batch = CustomerBatch(
             customer_ids=tuple(customer_ids),
@@ -152,13 +165,14 @@ class RedisState:
         call = Call(
             self._switch, [keys.SWITCHES, keys.of_partition(0, "journal")], [f"{scope}|{scope_id}", held, entry]
         )
-        await self._state.run([call], deadline_seconds=deadline_seconds, reason="state_unavailable")
+        await self._state.run([call], deadline_seconds=deadline_seconds, reason="state_unavailable", is_guarded=False)
 
     async def ping(self, *, deadline_seconds: float = 0.25) -> bool:
         """Say whether both servers answer."""
         try:
             for link in {self._features, self._state}:
-                if await link.exchange([("PING",)], deadline_seconds=deadline_seconds, reason="") != [b"PONG"]:
+                pong = await link.exchange([("PING",)], deadline_seconds=deadline_seconds, reason="", is_guarded=False)
+                if pong != [b"PONG"]:
                     return False
         except StoreUnavailable:
             return False
@@ -166,33 +180,59 @@ class RedisState:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._facts is not None:
+            await self._facts.close()
         await self._features.close()
         await self._state.close()
+
+    @property
+    def breakers(self) -> Mapping[str, Breaker]:
+        """Return the breakers of the dependencies `features` and `state`; one and the same where the server is."""
+        features = self._facts.breaker if self._facts is not None else self._features.breaker
+        found = {"features": features, "state": self._state.breaker}
+        return {name: breaker for name, breaker in found.items() if breaker is not None}
 
     def _reader_of(self, plan: FactPlan) -> FactReader:
         if self._reader is None or self._reader[0] is not plan:
             self._reader = (plan, FactReader(plan, self._layout))
         return self._reader[1]
 
-    def _decode_facts(
-        self, reader: FactReader, replies: list[Reply] | None, n: int, now: float, reasons: set[str]
-    ) -> tuple[Any, Any, Any]:
-        rows = np.full((n, self._layout.width), np.nan)
-        times = np.full((n, len(self._layout.views)), np.nan)
-        is_known = np.zeros(n, dtype=np.bool_)
-        if replies is None:
+    async def _ask_both(
+        self,
+        plan: FactPlan,
+        customer_ids: Sequence[str],
+        state_asked: Sequence[Command],
+        now: float,
+        deadline_seconds: float,
+    ) -> tuple[FactRows | None, list[Reply] | None]:
+        """Return facts and the replies of the state; None for either that did not come."""
+        if self._facts is not None:
+            return await asyncio.gather(
+                self._facts.fetch(customer_ids, now, deadline_seconds),
+                _replies(self._state, state_asked, deadline_seconds),
+            )
+        reader = self._reader_of(plan)
+        facts_asked: list[Command] = [("HGETALL", reader.key(c)) for c in customer_ids]
+        if self._features is self._state:
+            n, both = len(facts_asked), await _all_replies(self._state, [*facts_asked, *state_asked], deadline_seconds)
+            found, state_replies = _whole(both[:n]), _whole(both[n:])
+        else:
+            found, state_replies = await asyncio.gather(
+                _replies(self._features, facts_asked, deadline_seconds),
+                _replies(self._state, state_asked, deadline_seconds),
+            )
+        return None if found is None else reader.rows(found, now), state_replies
+
+    def _believed(self, rows: FactRows | None, n: int, now: float, reasons: set[str]) -> tuple[Any, Any, Any]:
+        if rows is None:
             reasons.add("features_unavailable")
-            return rows.T.copy(), times.T.copy(), is_known
-        for i, reply in enumerate(replies):
-            pairs = iter(reply)
-            found = reader.decode(dict(zip(pairs, pairs, strict=True)), now, rows[i], times[i])
-            is_known[i] = found.is_known
-            if found.is_partial:
-                reasons.add("features_partial")
-        facts, view_times = np.ascontiguousarray(rows.T), np.ascontiguousarray(times.T)
+            rows = FactRows.empty(self._layout, n)
+        if rows.is_partial:
+            reasons.add("features_partial")
+        facts, view_times = np.ascontiguousarray(rows.facts.T), np.ascontiguousarray(rows.view_times.T)
         if mask_stale(self._layout, facts, view_times, now).any():
             reasons.add("features_stale")
-        return facts, view_times, is_known
+        return facts, view_times, rows.is_known
 
     def _decode_state(
         self, replies: list[Reply] | None, n: int, channel: str, now: float, reasons: set[str]
@@ -211,7 +251,9 @@ class RedisState:
         return contacts_of_batch(replies[:n], now), consents, True
 
     async def _ask(self, commands: Sequence[Command], deadline_seconds: float) -> list[Reply]:
-        replies = await self._state.exchange(commands, deadline_seconds=deadline_seconds, reason="state_unavailable")
+        replies = await self._state.exchange(
+            commands, deadline_seconds=deadline_seconds, reason="state_unavailable", is_guarded=False
+        )
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
                 raise StoreUnavailable("state_unavailable", str(reply))
@@ -262,8 +304,16 @@ def _state_commands(customer_ids: Sequence[str], channel: str, now: float) -> li
 
 async def _replies(link: Link, commands: Sequence[Command], deadline_seconds: float) -> list[Reply] | None:
     """Return the replies, or None where the server did not answer or refused any of it."""
+    return _whole(await _all_replies(link, commands, deadline_seconds))
+
+
+async def _all_replies(link: Link, commands: Sequence[Command], deadline_seconds: float) -> list[Reply]:
+    """Return the replies; of a server that did not answer, refusals."""
     try:
-        replies = await link.exchange(commands, deadline_seconds=deadline_seconds, reason="")
-    except StoreUnavailable:
-        return None
+        return await link.exchange(commands, deadline_seconds=deadline_seconds, reason="")
+    except StoreUnavailable as error:
+        return [hiredis.ReplyError(str(error))] * len(commands)
+
+
+def _whole(replies: list[Reply]) -> list[Reply] | None:
     return None if any(isinstance(reply, hiredis.ReplyError) for reply in replies) else replies
