@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from features.contract import LAYOUT
 from features.matrix import Columns
+from service.adapters.breaker import Breaker
 from service.adapters.bundle_dir import BundleDir
 from service.adapters.clock import WallClock, open_clock
 from service.adapters.connection import Link
 from service.adapters.embedded import EmbeddedServer
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
+from service.adapters.server_keeper import keep_running
 from service.catalogue.loader import CatalogueError, load_catalogue
 from service.decision.engine import CompiledCatalogue, compile_catalogue
 from service.decision.model import Request
 from service.feedback import Feedback
-from service.online import Ask, Online, Serving
+from service.online import Ask, Decided, Online, Serving
 from service.ports import Bundle, BundleRefused, Clock, CustomerState, Journal
 from service.settings import Settings
 
@@ -87,7 +89,11 @@ class Reloader:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the entry points use."""
+    """What the entry points use.
+
+    Attributes:
+        breakers: By dependency: features, state, journal; two names may share one. For metrics and readiness.
+    """
 
     settings: Settings
     clock: Clock
@@ -96,18 +102,23 @@ class Runtime:
     online: Online
     feedback: Feedback
     reloader: Reloader
+    breakers: Mapping[str, Breaker] = field(default_factory=dict)
+
+
+def join_server(settings: Settings, stack: AsyncExitStack) -> tuple[EmbeddedServer | None, str]:
+    """Return the feature store's URL, starting or joining the embedded server where none is set."""
+    if settings.redis_url is not None:
+        return None, settings.redis_url.get_secret_value()
+    server = EmbeddedServer(settings.var)
+    url = server.acquire()
+    stack.callback(server.release)
+    return server, url
 
 
 def redis_urls(settings: Settings, stack: AsyncExitStack) -> tuple[str, str]:
     """Return the URLs of the feature and the state store, starting or joining the embedded server where none is set."""
-    if settings.redis_url is not None:
-        features = settings.redis_url.get_secret_value()
-    else:
-        server = EmbeddedServer(settings.var)
-        features = server.acquire()
-        stack.callback(server.release)
-    state = settings.state_redis_url.get_secret_value() if settings.state_redis_url else features
-    return features, state
+    _, features = join_server(settings, stack)
+    return features, settings.state_redis_url.get_secret_value() if settings.state_redis_url else features
 
 
 @asynccontextmanager
@@ -118,18 +129,32 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
         follow: Keep looking for new bundles and catalogues.
     """
     async with AsyncExitStack() as stack:
-        features_url, state_url = redis_urls(settings, stack)
+        server, features_url = join_server(settings, stack)
+        own_state_url = settings.state_redis_url.get_secret_value() if settings.state_redis_url else None
+        state_url = own_state_url or features_url
         clock = open_clock(settings.var / "clock.json") if settings.clock == "auto" else WallClock()
-        features_link = Link(features_url)
-        state_link = features_link if state_url == features_url else Link(state_url)
+        features_link = Link(features_url, breaker=Breaker())
+        state_link = features_link if state_url == features_url else Link(state_url, breaker=Breaker())
         state = RedisState(features_link, state_link, LAYOUT, decision_ttl_days=settings.decision_ttl_days)
         stack.push_async_callback(state.close)
+        journal_breaker = Breaker()
         journal = RedisJournal(
             state_url,
             deadline_seconds=settings.intake_deadline_ms / 1000,
             idempotency_seconds=settings.idempotency_days * 86_400,
+            breaker=journal_breaker,
         )
         stack.push_async_callback(journal.close)
+        if server is not None:
+
+            def move(url: str) -> None:
+                features_link.move(url)
+                if own_state_url is None:
+                    journal.move(url)
+
+            stop = asyncio.Event()
+            keeping = asyncio.create_task(keep_running(server, features_url, stop, move))
+            stack.push_async_callback(_stop, keeping, stop)
         reloader = Reloader(settings.catalogue, BundleDir(settings.var / "models"))
         await asyncio.to_thread(reloader.look)
         online = Online(
@@ -143,7 +168,8 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
         if follow:
             following = asyncio.create_task(reloader.follow(settings.reload_seconds))
             stack.push_async_callback(_cancel, following)
-        yield Runtime(settings, clock, state, journal, online, Feedback(journal, clock), reloader)
+        breakers = {**state.breakers, "journal": journal_breaker}
+        yield Runtime(settings, clock, state, journal, online, Feedback(journal, clock), reloader, breakers)
 
 
 async def warm(online: Online) -> None:
@@ -151,9 +177,11 @@ async def warm(online: Online) -> None:
     serving = online.serving()
     if serving is None:
         return
-    patient = replace(online, gather_deadline_seconds=WARM_SECONDS)
+    asking = replace(online, gather_deadline_seconds=WARM_SECONDS)
     for channel in serving.catalogue.catalogue.channels:
-        await patient.decide(Ask("nba-warm-up", Request(channel), dry_run=True), lambda decided: b"")
+        decided, _ = await asking.decide(Ask("nba-warm-up", Request(channel), dry_run=True), lambda decided: b"")
+        if isinstance(decided, Decided) and "features_unavailable" in decided.degraded_reasons:
+            asking = online  # a store that is away must not hold up the first answer
 
 
 def all_customers(lake: Path) -> list[str]:
@@ -171,3 +199,8 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+async def _stop(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    stop.set()
+    await task
