@@ -92,7 +92,8 @@ def test_point_in_time_join_returns_the_snapshots(store: Any, small_history: Pat
     found = table.sort_by("row_id").to_pylist()
     assert [row["row_id"] for row in found] == list(range(len(pairs)))
     for row, facts in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(_facts(row), facts)
+        # Computed a second time: threads of DuckDB add in another order, so the last bits may differ.
+        np.testing.assert_allclose(_facts(row), facts, rtol=1e-12)
 
 
 def test_join_between_snapshots_takes_the_earlier(store: Any, small_history: Path) -> None:
