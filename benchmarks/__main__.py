@@ -1,0 +1,120 @@
+"""`python -m benchmarks`: the core alone, then the yardstick; writes docs/performance.md and docs/performance.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from benchmarks import report
+from benchmarks.load import Load, LoadFailed
+from benchmarks.online import REDIS_TITLES, Plan, contestants, run_rounds
+from benchmarks.processes import Cores, ProcessFailed, choose_cores
+from benchmarks.world import CHANNEL, PLACEMENT, SLOTS, NotReady, World, open_world
+from features.matrix import Columns, ModelInput
+from service.adapters.bundle_dir import current_digest
+from service.adapters.embedded import EmbeddedServerError
+from service.settings import CHECKOUT, Settings
+
+SEED = 20171231
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=("core", "online"), help="one part; the files are written by `online`")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one-seconds", type=float, default=4.0, help="window at one connection")
+    parser.add_argument("--many-seconds", type=float, default=6.0, help="window at many connections")
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "docs", help="folder of performance.md and .json")
+    parser.add_argument("--python-load", action="store_true", help="use the bundled generator even where wrk is")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the parts; what a person can mend is one sentence and exit code 1."""
+    asked = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        core = "" if asked.only == "online" else measure_core()
+        if asked.only != "core":
+            measure_online(asked, core)
+    except (NotReady, ProcessFailed, LoadFailed, EmbeddedServerError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("bench: stopped; everything that was started is ended", file=sys.stderr)
+        sys.exit(130)
+
+
+def say(text: str) -> None:
+    """Print progress at once."""
+    print(text, flush=True)
+
+
+def measure_core() -> str:
+    """Run `benchmarks.core` and return what it printed."""
+    command = [sys.executable, "-m", "benchmarks.core"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
+    if done.returncode:
+        raise ProcessFailed(f"benchmarks.core failed: {done.stderr.strip()[-300:]}")
+    say(done.stdout.rstrip())
+    return done.stdout
+
+
+def measure_online(asked: argparse.Namespace, core: str) -> None:
+    """Prepare a world, run the rounds, write the report."""
+    settings, cores = Settings(), choose_cores()
+    plan = Plan(asked.rounds, asked.one_seconds, asked.many_seconds, asked.connections)
+    with tempfile.TemporaryDirectory(prefix="nba-bench-") as temporary:
+        folder = Path(temporary)
+        say("preparing: a server of its own, facts through Feast, consents, what each household is eligible for")
+        with open_world(settings, folder, cores, SEED) as world:
+            load = Load(folder, world.bodies, use_wrk=False if asked.python_load else None)
+            say(f"load by {load.name}; contestants on core {cores.service}, all else on core {cores.others}")
+            titles = {c.name: c.title for c in contestants(world)} | REDIS_TITLES
+            rounds = run_rounds(world, load, folder, cores, plan, say)
+            environment = {**report.describe_machine(), **describe_run(world, cores, load)}
+            report.write_report(report.Run(plan, titles, rounds, environment, core), asked.out)
+    say(f"written: {asked.out / 'performance.md'} and performance.json")
+
+
+def describe_run(world: World, cores: Cores, load: Load) -> dict[str, Any]:
+    """Return what was measured with, beside the machine."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=CHECKOUT
+    )
+    bundle = world.var / "models" / str(current_digest(world.var / "models"))
+    with redis.Redis.from_url(world.redis_url) as server:
+        about = server.info("server")
+    name = about.get("server_name", "redis")
+    number = about.get(f"{name}_version", about["redis_version"])
+    apart = "Contestant on one core; Redis and the load on the other."
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit.stdout.strip() or "unknown",
+        "server": f"{name} {number}",
+        "generator": load.name,
+        "cores_used": apart if cores.service != cores.others else "All on one core: figures are not comparable.",
+        "customers": len(world.customers),
+        "channel": CHANNEL,
+        "placement": PLACEMENT,
+        "slots": SLOTS,
+        "answer_bytes": world.answer_bytes,
+        "model": json.loads((bundle / "manifest.json").read_text())["model_version"],
+        "trees": (bundle / "model.txt").read_text().count("\nTree="),
+        "inputs": len(ModelInput(Columns()).names),
+    }
+
+
+if __name__ == "__main__":
+    main()

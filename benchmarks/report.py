@@ -1,0 +1,217 @@
+"""docs/performance.md and performance.json, written from one run: every figure comes from it, none from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Round, medians, ratio
+from benchmarks.online import REDIS_TITLES, Plan
+
+PACKAGES = (
+    "fastapi", "uvicorn", "feast", "mlflow", "lightgbm", "pylignum", "pandas", "numpy", "redis", "hiredis", "pydantic",
+)  # fmt: skip
+COMPARED = (
+    ("many_per_second", "decisions a second", True),
+    ("one_p50_ms", "p50 at one connection", False),
+    ("one_p99_ms", "p99 at one connection", False),
+    ("many_p50_ms", "p50 at many connections", False),
+    ("many_p99_ms", "p99 at many connections", False),
+    ("cpu_ms", "CPU a decision", False),
+    ("rss_mb", "memory", False),
+    ("start_seconds", "start to first decision", False),
+)
+"""Figure, words, whether more is better."""
+OURS, STOCK, NOOP = "ours", "stock", "noop"
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a report needs.
+
+    Attributes:
+        titles: Name of a contestant -> its title, in the order of the table.
+        environment: What machine, versions and data the figures hold for.
+        core: Output of `benchmarks.core`.
+    """
+
+    plan: Plan
+    titles: Mapping[str, str]
+    rounds: Mapping[str, Sequence[Round]]
+    environment: Mapping[str, Any]
+    core: str
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, cores, memory, system and versions."""
+    cpu = Path("/proc/cpuinfo").read_text()
+    models = [line.partition(":")[2].strip() for line in cpu.splitlines() if line.startswith("model name")]
+    memory = Path("/proc/meminfo").read_text().split(None, 2)[1]
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": cpu.count("processor\t"),
+        "memory_gb": round(int(memory) * 1024 / 1e9, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def write_report(run: Run, folder: Path) -> None:
+    """Write both files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    means = {name: medians(rounds) for name, rounds in run.rounds.items()}
+    document = {
+        "environment": run.environment,
+        "plan": asdict(run.plan),
+        "medians": means,
+        "rounds": {name: [one.flat() for one in rounds] for name, rounds in run.rounds.items()},
+        "ours_over_stock": compare(means, OURS, STOCK),
+    }
+    (folder / "performance.json").write_text(json.dumps(document, indent=1) + "\n")
+    (folder / "performance.md").write_text(as_markdown(run, means))
+
+
+def compare(means: Mapping[str, Mapping[str, float | None]], ours: str, theirs: str) -> dict[str, float | None]:
+    """Return how many times better ours is, figure by figure; below 1 it loses."""
+    return {
+        figure: ratio(means[ours][figure], means[theirs][figure])
+        if more_is_better
+        else ratio(means[theirs][figure], means[ours][figure])
+        for figure, _, more_is_better in COMPARED
+    }
+
+
+def as_markdown(run: Run, means: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Return the page."""
+    environment, plan = run.environment, run.plan
+    parts = [
+        "# Performance",
+        "Written by `make bench`; every figure is of that run. " + _when(environment),
+        "## The yardstick",
+        _table(run, means),
+        f"Medians of {plan.rounds} rounds, contestants interleaved and started afresh in each. Latency at one "
+        f"connection and throughput at {plan.connections}, closed loop, by {environment['generator']}. CPU is user and "
+        "system time of the contestant's process a request, at many connections. The range behind a rate is the least "
+        "and the greatest round. " + ", ".join(REDIS_TITLES[name] for name in REDIS_TITLES) + ": by the engine's own "
+        "client.",
+        "## Ours against A",
+        _ratios(means),
+        *_losses(means),
+        "## What was asked",
+        _asked(run, means),
+        "## The core alone",
+        "One process, nothing pinned, no scoring and no input or output (`python -m benchmarks.core`):",
+        f"```\n{run.core.strip()}\n```" if run.core else "Not run.",
+        "## How to run",
+        "`make train` once, then `make bench`, on a machine that does nothing else. `python -m benchmarks --help` has "
+        "shorter rounds and another folder to write to. With `wrk` on PATH (a Debian package) it makes the load.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _when(environment: Mapping[str, Any]) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
+    return (
+        f"{environment['date']}, commit {environment['commit']}; {environment['processor']}, "
+        f"{environment['cores']} cores, {environment['memory_gb']} GB, {environment['system']}; "
+        f"Python {environment['python']}, {environment['server']}, {packages}."
+    )
+
+
+def _table(run: Run, means: Mapping[str, Mapping[str, float | None]]) -> str:
+    n = run.plan.connections
+    head = (
+        "contestant", "p50 ms, 1 conn.", "p99 ms, 1 conn.", f"a second, {n} conn.", f"p50 ms, {n}", f"p99 ms, {n}",
+        "CPU ms each", "RSS MB", "start s",
+    )  # fmt: skip
+    lines = [_row(head), _row(("---", *("---:",) * (len(head) - 1)))]
+    for name, title in run.titles.items():
+        mean = means[name]
+        rates = [one.many.per_second for one in run.rounds[name]]
+        rate = f"{_number(mean['many_per_second'])} ({min(rates):,.0f}-{max(rates):,.0f})"
+        figures = ("one_p50_ms", "one_p99_ms", None, "many_p50_ms", "many_p99_ms", "cpu_ms", "rss_mb", "start_seconds")
+        lines.append(_row((title, *(rate if figure is None else _number(mean[figure]) for figure in figures))))
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratios(means: Mapping[str, Mapping[str, float | None]]) -> str:
+    found = compare(means, OURS, STOCK)
+    lines = [_row(("", "A", "ours, fsync always", "times better")), _row(("---", "---:", "---:", "---:"))]
+    for figure, words, _ in COMPARED:
+        times = found[figure]
+        lines.append(_row((words, _number(means[STOCK][figure]), _number(means[OURS][figure]), _number(times))))
+    return "\n".join(lines)
+
+
+def _losses(means: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """Say where ours is not the better one, and what the ceilings leave."""
+    lost = [words for figure, words, _ in COMPARED if (compare(means, OURS, STOCK)[figure] or 1) < 1]
+    said = f"Ours loses to A in: {', '.join(lost)}." if lost else "In this run ours loses to A in none of these."
+    of_noop = ratio(means[OURS]["many_per_second"], means[NOOP]["many_per_second"])
+    cpu_of_noop = ratio(means[OURS]["cpu_ms"], means[NOOP]["cpu_ms"])
+    trips = ratio(means[OURS]["one_p50_ms"], means["redis_hgetall"]["one_p50_ms"])
+    ceilings = (
+        f"Ceilings: ours makes {_number(of_noop)} of the no-op route's rate at {_number(cpu_of_noop)} times its CPU a "
+        f"request, and takes {_number(trips)} times a bare HGETALL at one connection. A machine whose cores fall idle "
+        "between requests adds .05 to .25 ms at one connection to every contestant alike."
+    )
+    return [said, ceilings]
+
+
+def _asked(run: Run, means: Mapping[str, Mapping[str, float | None]]) -> str:
+    environment, ours = run.environment, means[OURS]
+    return "\n".join(
+        (
+            f"- {environment['customers']:,} households in a seeded order, one after the other (uniform, not Zipf); "
+            f"{environment['slots']} slots of `{environment['placement']}` on the channel `{environment['channel']}`, "
+            "answers with reasons. All gave consent through `/v1/events`.",
+            f"- Ours, with everything on: a decision weighs {_number(ours['candidates'])} treatments, of which "
+            f"{_number(ours['eligible'])} reach arbitration and {_number(ours['scored'])} actions are scored by the "
+            f"model ({environment['model']}, {environment['trees']} trees, {environment['inputs']} inputs): means over "
+            "rows of the log of these very loads. Rules, consent, caps, experiment, exploration, reservation and log "
+            "are on; the caps of the catalogue's copy are counted and never full. The worker is not running: it is off "
+            "the path.",
+            "- A scores the same actions with the same model from the same store; it is told which they are. It has no "
+            "rules, consent, caps, experiment, exploration, reasons or log and ranks by propensity x value: all of "
+            "which favours A.",
+            f"- No-op: the same question read, {environment['answer_bytes']} bytes returned.",
+            f"- {environment['cores_used']} State log: {environment['server']} with AOF, fsync as in the table; A "
+            "writes nothing.",
+            f"- Failures: {_sum(means, 'one_failures', 'many_failures')} of all requests. Degraded decisions: "
+            f"{_number(ours['degraded'])} with fsync always, {_number(means['ours_everysec']['degraded'])} with "
+            f"everysec, over all rounds. Decisions that were answered and are not in the log: {_unlogged(run)}.",
+        )
+    )
+
+
+def _unlogged(run: Run) -> int:
+    """Count them; what was in flight when a load stopped is logged and not counted, so more rows are right."""
+    found = [one.logged for rounds in run.rounds.values() for one in rounds if one.logged is not None]
+    return sum(max(-extra, 0) for extra in found)
+
+
+def _sum(means: Mapping[str, Mapping[str, float | None]], *figures: str) -> str:
+    return f"{sum(mean[figure] or 0 for mean in means.values() for figure in figures):.0f}"

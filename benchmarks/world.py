@@ -1,0 +1,251 @@
+"""The world that contestants are measured in: trained data as it is, a server, state and catalogue of its own.
+
+Nothing is written into the prepared `var`. Decides who the customers are, that all may be contacted, and that caps are
+there and counted but never full, so that no figure is flattered by customers to whom nothing may be proposed any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import redis
+import yaml
+
+from benchmarks.processes import (
+    Cores,
+    ProcessFailed,
+    await_first_answer,
+    free_port,
+    last_lines,
+    on_core,
+    pin,
+    post,
+    running,
+)
+from features.contract import LAYOUT
+from service.adapters.bundle_dir import current_digest, read_plan
+from service.adapters.embedded import EmbeddedServer
+from service.adapters.feast_reader import FactReader
+from service.bootstrap import all_customers
+from service.catalogue.loader import load_catalogue
+from service.cli import feast_environment
+from service.decision.model import Scoring
+from service.settings import CHECKOUT, Settings
+
+CHANNEL, PLACEMENT, SLOTS = "app", "app_home", 3
+CAP_LIMIT = 1_000_000
+ARBITRATED = ("ranked", "not_selected", "held_out", "below_threshold")
+DEADLINE_MS = "1000"
+REFUSED = "there is nothing to measure: {} is missing; run `make train` first"
+
+
+class NotReady(RuntimeError):
+    """The data that the yardstick needs are not there; one sentence says what to do."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What every contestant is given.
+
+    Attributes:
+        env: For our own commands. bodies: One question a customer, in a seeded order.
+        model_uri: The served model's version in MLflow. eligible: File of customer -> actions for the model to score.
+        answer_bytes: Mean size of our answers. catalogue: The copy with caps that never fill.
+        facts_key: Where one customer's facts lie in Redis.
+    """
+
+    var: Path
+    env: dict[str, str]
+    redis_url: str
+    mlflow_uri: str
+    model_uri: str
+    bodies: list[bytes]
+    customers: list[str]
+    catalogue: Path
+    eligible: Path
+    answer_bytes: int
+    facts_key: bytes
+
+
+def served_model(settings: Settings) -> str:
+    """Return the URI in MLflow of the model that the current bundle was made from.
+
+    Raises:
+        NotReady: Any of the prepared data is missing.
+    """
+    var = settings.var
+    for what, is_there in (
+        (f"{var / 'history'}", (var / "history" / "lines.parquet").exists()),
+        (f"{var / 'lake' / 'facts'}", any(var.glob("lake/facts/*/*.parquet"))),
+        (f"Feast's registry {var / 'registry.db'}", (var / "registry.db").exists()),
+        (f"a model bundle in {var / 'models'}", current_digest(var / "models") is not None),
+    ):
+        if not is_there:
+            raise NotReady(REFUSED.format(what))
+    digest = current_digest(var / "models")
+    name, _, version = json.loads((var / "models" / str(digest) / "manifest.json").read_text())[
+        "model_version"
+    ].partition("/")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    database = settings.mlflow_uri.removeprefix("sqlite:///")
+    try:
+        if database != settings.mlflow_uri and not Path(database).exists():
+            raise NotReady(REFUSED.format(f"MLflow's {database}"))
+        MlflowClient(settings.mlflow_uri, settings.mlflow_uri).get_model_version(name, version)
+    except MlflowException:
+        raise NotReady(REFUSED.format(f"{name}/{version}, which the bundle was made from, in MLflow")) from None
+    return f"models:/{name}/{version}"
+
+
+@contextmanager
+def open_world(settings: Settings, folder: Path, cores: Cores, seed: int) -> Iterator[World]:
+    """Prepare a world under `folder` and take its server down at the end.
+
+    Raises:
+        NotReady: Any of the prepared data is missing.
+    """
+    model_uri = served_model(settings)
+    var = copy_var(settings.var, folder / "var")
+    catalogue = folder / "catalogue.yaml"
+    catalogue.write_text(uncapped(settings.catalogue.read_text()))
+    load_catalogue(catalogue)
+    with on_core(cores.others), EmbeddedServer(var) as url:
+        pin(json.loads((var / "redis" / "server.json").read_text())["pid"], cores.others)
+        env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("NBA_", "PEER_"))},
+            **feast_environment(Settings(var=var, mlflow_uri=settings.mlflow_uri), url),
+            "PYTHONPATH": str(CHECKOUT), "NBA_REDIS_URL": url, "NBA_CATALOGUE": str(catalogue),
+            "NBA_MLFLOW_URI": settings.mlflow_uri,
+        }  # fmt: skip
+        materialize(env, folder)
+        customers = all_customers(var / "lake")
+        order = np.random.default_rng(seed).permutation(len(customers))
+        bodies = [question(customers[i]) for i in order]
+        eligible, answer_bytes = introduce(env, folder, cores, customers, catalogue)
+        yield World(
+            var, env, url, settings.mlflow_uri, model_uri, bodies, customers, catalogue, eligible, answer_bytes,
+            facts_key(var, customers[0]),
+        )  # fmt: skip
+
+
+def copy_var(source: Path, target: Path) -> Path:
+    """Make a `var` of its own: what is only read as links, what may be written as copies, no state."""
+    target.mkdir()
+    (target / "lake").mkdir()
+    (target / "history").symlink_to((source / "history").resolve())
+    (target / "lake" / "facts").symlink_to((source / "lake" / "facts").resolve())
+    digest = current_digest(source / "models")
+    shutil.copytree(source / "models" / str(digest), target / "models" / str(digest))
+    shutil.copy(source / "models" / "current", target / "models" / "current")
+    shutil.copy(source / "registry.db", target / "registry.db")
+    if (source / "clock.json").exists():
+        shutil.copy(source / "clock.json", target / "clock.json")
+    return target
+
+
+def facts_key(var: Path, customer: str) -> bytes:
+    """Return the key of a customer's facts by the read plan of the served bundle."""
+    bundle = var / "models" / str(current_digest(var / "models"))
+    return FactReader(read_plan(json.loads((bundle / "plan.json").read_text())), LAYOUT).key(customer)
+
+
+def uncapped(catalogue: str) -> str:
+    """Return a catalogue whose caps are all there and never full."""
+    document = yaml.safe_load(catalogue)
+    for cap in document.get("caps", {}).values():
+        cap["limit"] = CAP_LIMIT
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def materialize(env: dict[str, str], folder: Path) -> None:
+    """Bring the newest facts into the world's own server, through Feast."""
+    log = folder / "materialize.log"
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "service.cli", "materialize"]
+        done = subprocess.run(command, env=env, cwd=folder, stdout=out, stderr=out, check=False, timeout=300)
+    if done.returncode:
+        raise ProcessFailed(f"`nba materialize` failed: {last_lines(log)}")
+
+
+def question(customer: str, **more: Any) -> bytes:
+    """Return what every contestant is asked about a customer."""
+    placements = [{"name": PLACEMENT, "count": SLOTS}]
+    return json.dumps({"customer_id": customer, "channel": CHANNEL, "placements": placements, **more}).encode()
+
+
+def introduce(
+    env: dict[str, str], folder: Path, cores: Cores, customers: list[str], catalogue: Path
+) -> tuple[Path, int]:
+    """Give all customers' consent over HTTP and learn, by dry runs, which actions of each the model has to score.
+
+    Returns:
+        The file of these, and the mean size of an answer.
+    """
+    scored = {a.id for a in load_catalogue(catalogue).actions if a.scoring is not Scoring.PRIOR}
+    port, log = free_port(), folder / "introduce.log"
+    command = [sys.executable, "-m", "service.cli", "serve"]
+    # Only here are deadlines long: a first answer that is degraded would hide what is eligible.
+    patient = {**env, "NBA_GATHER_DEADLINE_MS": DEADLINE_MS, "NBA_RECORD_DEADLINE_MS": DEADLINE_MS}
+    eligible: dict[str, list[str]] = {}
+    sizes = []
+    with running(command, {**patient, "NBA_PORT": str(port)}, folder, cores.service, log) as process:
+        await_first_answer(process, port, question(customers[0], dry_run=True), 60, log)
+        for start in range(0, len(customers), 1000):
+            post_or_fail(port, "/v1/events", [consent(customer) for customer in customers[start : start + 1000]])
+        for customer in customers:
+            answer = post_or_fail(port, "/v1/decisions", json.loads(question(customer, dry_run=True, explain="full")))
+            arbitrated = [row["action_id"] for row in answer["trace"] if row["stage"] in ARBITRATED]
+            eligible[customer] = sorted({action for action in arbitrated if action in scored})
+            del answer["trace"]
+            sizes.append(len(json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode()))
+    path = folder / "eligible.json"
+    path.write_text(json.dumps(eligible))
+    return path, round(float(np.mean(sizes)))
+
+
+def consent(customer: str) -> dict[str, Any]:
+    """Return the event by which a customer agrees to marketing."""
+    properties = {"channel": CHANNEL, "purpose": "marketing", "granted": True, "source": "benchmark"}
+    event_id = f"bench-{customer}"
+    return {"event_id": event_id, "customer_id": customer, "type": "consent_changed", "properties": properties}
+
+
+def post_or_fail(port: int, path: str, body: Any) -> Any:
+    """Post and return the answer, which must be a success."""
+    status, answer = post(port, path, json.dumps(body).encode())
+    if status not in (200, 202):
+        raise ProcessFailed(f"POST {path} was answered with {status}: {answer.decode()[:300]}")
+    return json.loads(answer)
+
+
+def clear_state(url: str, fsync: str) -> None:
+    """Forget all decisions and contacts, keep facts and consents; compact the log of the server; set its fsync mode."""
+    with redis.Redis.from_url(url) as server:
+        for kind in ("contacts:*", "decision:*", "answer:*", "journal"):
+            keys = list(server.scan_iter(f"nba:*:{kind}", count=5000))
+            for start in range(0, len(keys), 5000):
+                server.unlink(*keys[start : start + 5000])
+        server.config_set("appendfsync", fsync)
+        server.bgrewriteaof()
+        while server.info("persistence")["aof_rewrite_in_progress"]:
+            time.sleep(0.05)
+
+
+def journal_keys(url: str) -> list[bytes]:
+    """Return the streams that decisions are logged in."""
+    with redis.Redis.from_url(url) as server:
+        return sorted(server.scan_iter("nba:*:journal", count=5000))

@@ -1,0 +1,22 @@
+"""The yardstick without data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from service.settings import CHECKOUT
+
+
+def test_without_data_it_says_what_to_do_in_one_sentence(tmp_path: Path):
+    """On an empty var it names what is missing and the command, writes nothing and exits with 1."""
+    env = {**{k: v for k, v in os.environ.items() if not k.startswith("NBA_")}, "NBA_VAR": str(tmp_path / "var")}
+    command = [sys.executable, "-m", "benchmarks", "--only", "online", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, env=env, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    [sentence] = done.stderr.splitlines()
+    assert sentence.startswith("bench: there is nothing to measure:")
+    assert sentence.endswith("run `make train` first")
+    assert not (tmp_path / "out").exists()
