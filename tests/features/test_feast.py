@@ -79,7 +79,7 @@ def test_registry_holds_the_contract(store: Any) -> None:
 
 
 def _assert_same(found: Floats, facts: Floats) -> None:
-    """Compare with facts computed a second time: threads of DuckDB add in another order, so the last bits may differ."""
+    """Compare with facts computed a second time: threads add in another order, so the last bits may differ."""
     np.testing.assert_allclose(found, facts, rtol=1e-12)
 
 
@@ -108,7 +108,7 @@ def test_join_between_snapshots_takes_the_earlier(store: Any, small_history: Pat
 
 
 def test_online_holds_the_latest_snapshot(online: Any, small_history: Path) -> None:
-    """After materialize the online store returns each customer's latest snapshot, bit for bit."""
+    """After materialize the online store returns each customer's latest snapshot."""
     ids, facts = facts_at(small_history, MOMENTS[1])
     for i in (0, 7, len(ids) - 1):
         _assert_same(_read_online(online, ids[i]), facts[:, i])
