@@ -15,10 +15,11 @@ from typing import Any
 import redis
 
 from benchmarks import report
+from benchmarks.introduction import CHANNEL, PLACEMENT, SLOTS
 from benchmarks.load import Load, LoadFailed
 from benchmarks.online import REDIS_TITLES, Plan, contestants, run_rounds
 from benchmarks.processes import Cores, ProcessFailed, choose_cores
-from benchmarks.world import CHANNEL, PLACEMENT, SLOTS, NotReady, World, open_world
+from benchmarks.world import NotReady, World, open_world
 from features.matrix import Columns, ModelInput
 from service.adapters.bundle_dir import current_digest
 from service.adapters.embedded import EmbeddedServerError

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from benchmarks.figures import Round, Window
 from benchmarks.load import Load
-from benchmarks.log_sample import degraded_in, weigh
 from benchmarks.processes import (
     Cores,
     ProcessFailed,
@@ -29,7 +28,8 @@ from benchmarks.processes import (
     resident_mb,
     running,
 )
-from benchmarks.world import World, clear_state
+from benchmarks.state import clear_state, degraded_in, weigh
+from benchmarks.world import World
 
 START_SECONDS = 90.0
 WARM_SECONDS = 1.0

@@ -11,27 +11,21 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import redis
 import yaml
 
+from benchmarks.introduction import introduce, question
 from benchmarks.processes import (
     Cores,
     ProcessFailed,
-    await_first_answer,
-    free_port,
     last_lines,
     on_core,
     pin,
-    post,
-    running,
 )
 from features.contract import LAYOUT
 from service.adapters.bundle_dir import current_digest, read_plan
@@ -40,13 +34,9 @@ from service.adapters.feast_reader import FactReader
 from service.bootstrap import all_customers
 from service.catalogue.loader import load_catalogue
 from service.cli import feast_environment
-from service.decision.model import Scoring
 from service.settings import CHECKOUT, Settings
 
-CHANNEL, PLACEMENT, SLOTS = "app", "app_home", 3
 CAP_LIMIT = 1_000_000
-ARBITRATED = ("ranked", "not_selected", "held_out", "below_threshold")
-DEADLINE_MS = "1000"
 REFUSED = "there is nothing to measure: {} is missing; run `make train` first"
 
 
@@ -179,73 +169,3 @@ def materialize(env: dict[str, str], folder: Path) -> None:
         done = subprocess.run(command, env=env, cwd=folder, stdout=out, stderr=out, check=False, timeout=300)
     if done.returncode:
         raise ProcessFailed(f"`nba materialize` failed: {last_lines(log)}")
-
-
-def question(customer: str, **more: Any) -> bytes:
-    """Return what every contestant is asked about a customer."""
-    placements = [{"name": PLACEMENT, "count": SLOTS}]
-    return json.dumps({"customer_id": customer, "channel": CHANNEL, "placements": placements, **more}).encode()
-
-
-def introduce(
-    env: dict[str, str], folder: Path, cores: Cores, customers: list[str], catalogue: Path
-) -> tuple[Path, int]:
-    """Give all customers' consent over HTTP and learn, by dry runs, which actions of each the model has to score.
-
-    Returns:
-        The file of these, and the mean size of an answer.
-    """
-    scored = {a.id for a in load_catalogue(catalogue).actions if a.scoring is not Scoring.PRIOR}
-    port, log = free_port(), folder / "introduce.log"
-    command = [sys.executable, "-m", "service.cli", "serve"]
-    # Only here are deadlines long: a first answer that is degraded would hide what is eligible.
-    patient = {**env, "NBA_GATHER_DEADLINE_MS": DEADLINE_MS, "NBA_RECORD_DEADLINE_MS": DEADLINE_MS}
-    eligible: dict[str, list[str]] = {}
-    sizes = []
-    with running(command, {**patient, "NBA_PORT": str(port)}, folder, cores.service, log) as process:
-        await_first_answer(process, port, question(customers[0], dry_run=True), 60, log)
-        for start in range(0, len(customers), 1000):
-            post_or_fail(port, "/v1/events", [consent(customer) for customer in customers[start : start + 1000]])
-        for customer in customers:
-            answer = post_or_fail(port, "/v1/decisions", json.loads(question(customer, dry_run=True, explain="full")))
-            arbitrated = [row["action_id"] for row in answer["trace"] if row["stage"] in ARBITRATED]
-            eligible[customer] = sorted({action for action in arbitrated if action in scored})
-            del answer["trace"]
-            sizes.append(len(json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode()))
-    path = folder / "eligible.json"
-    path.write_text(json.dumps(eligible))
-    return path, round(float(np.mean(sizes)))
-
-
-def consent(customer: str) -> dict[str, Any]:
-    """Return the event by which a customer agrees to marketing."""
-    properties = {"channel": CHANNEL, "purpose": "marketing", "granted": True, "source": "benchmark"}
-    event_id = f"bench-{customer}"
-    return {"event_id": event_id, "customer_id": customer, "type": "consent_changed", "properties": properties}
-
-
-def post_or_fail(port: int, path: str, body: Any) -> Any:
-    """Post and return the answer, which must be a success."""
-    status, answer = post(port, path, json.dumps(body).encode())
-    if status not in (200, 202):
-        raise ProcessFailed(f"POST {path} was answered with {status}: {answer.decode()[:300]}")
-    return json.loads(answer)
-
-
-def clear_state(url: str, fsync: str) -> None:
-    """Forget all decisions and contacts, keep facts and consents; compact the log of the server; set its fsync mode."""
-    with redis.Redis.from_url(url) as server:
-        for kind in ("contacts:*", "decision:*", "answer:*", "journal"):
-            keys = list(server.scan_iter(f"nba:*:{kind}", count=5000))
-            for start in range(0, len(keys), 5000):
-                server.unlink(*keys[start : start + 5000])
-        server.config_set("appendfsync", fsync)
-        server.bgrewriteaof()
-        while server.info("persistence")["aof_rewrite_in_progress"]:
-            time.sleep(0.05)
-
-
-def journal_keys(url: str) -> list[bytes]:
-    """Return the streams that decisions are logged in."""
-    with redis.Redis.from_url(url) as server:
-        return sorted(server.scan_iter("nba:*:journal", count=5000))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import Round, Window
-from benchmarks.log_sample import degraded_in
 from benchmarks.online import REDIS_TITLES, Plan
 from benchmarks.report import COMPARED, Run, compare, describe_machine, write_report
+from benchmarks.state import degraded_in
 from benchmarks.world import CAP_LIMIT, uncapped
 from service.catalogue.loader import load_catalogue
 from service.settings import CHECKOUT

@@ -1,4 +1,4 @@
-"""What the decision log says of a load: whether every decision is there, and how many candidates each one weighed.
+"""The state that a load leaves: cleared before; after, whether every decision is in the log and what each one weighed.
 
 The figures of the yardstick would be flattered by customers to whom little may be proposed: this counts, from the very
 rows that were logged while measuring.
@@ -7,19 +7,20 @@ rows that were logged while measuring.
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import redis
 
-from benchmarks.world import journal_keys
 from service.adapters.journal_entries import decode_decision
 from service.catalogue.loader import load_catalogue
 from service.decision.model import Scoring, Stage
 
 ARBITRATED = (Stage.RANKED, Stage.NOT_SELECTED, Stage.HELD_OUT, Stage.BELOW_THRESHOLD)
 ROWS_A_STREAM = 40
+SCAN = 5000
 _DEGRADED = re.compile(r'^nba_degraded_total\{reason="([a-z_]+)"\} ([0-9.e+]+)$', re.MULTILINE)
 
 
@@ -40,7 +41,7 @@ def weigh(url: str, catalogue: Path) -> Weighed:
     counts: list[tuple[int, int, int]] = []
     decisions = 0
     with redis.Redis.from_url(url) as server:
-        for key in journal_keys(url):
+        for key in sorted(server.scan_iter("nba:*:journal", count=SCAN)):
             decisions += int(server.xlen(key))
             for _, entry in server.xrevrange(key, count=ROWS_A_STREAM):
                 if entry[b"k"] != b"decision":
@@ -51,6 +52,19 @@ def weigh(url: str, catalogue: Path) -> Weighed:
                 counts.append((len(is_open), int(is_open.sum()), len(open_actions & needs_model)))
     means = np.mean(counts, axis=0) if counts else np.full(3, np.nan)
     return Weighed(decisions, *(float(mean) for mean in means))
+
+
+def clear_state(url: str, fsync: str) -> None:
+    """Forget all decisions and contacts, keep facts and consents; compact the log of the server; set its fsync mode."""
+    with redis.Redis.from_url(url) as server:
+        for kind in ("contacts:*", "decision:*", "answer:*", "journal"):
+            keys = list(server.scan_iter(f"nba:*:{kind}", count=SCAN))
+            for start in range(0, len(keys), SCAN):
+                server.unlink(*keys[start : start + SCAN])
+        server.config_set("appendfsync", fsync)
+        server.bgrewriteaof()
+        while server.info("persistence")["aof_rewrite_in_progress"]:
+            time.sleep(0.05)
 
 
 def degraded_in(metrics: str) -> dict[str, int]:
