@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from features.contract import LAYOUT
 from features.matrix import Columns
@@ -17,7 +19,7 @@ from service.adapters.clock import WallClock, open_clock
 from service.adapters.connection import Link
 from service.adapters.embedded import EmbeddedServer
 from service.adapters.redis_journal import RedisJournal
-from service.adapters.redis_state import RedisState
+from service.adapters.redis_state import FactSource, RedisState
 from service.adapters.server_keeper import keep_running
 from service.catalogue.loader import CatalogueError, load_catalogue
 from service.decision.engine import CompiledCatalogue, compile_catalogue
@@ -29,6 +31,7 @@ from service.settings import Settings
 
 log = logging.getLogger("nba")
 WARM_SECONDS = 0.2
+FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
 
 
 @dataclass
@@ -121,6 +124,26 @@ def redis_urls(settings: Settings, stack: AsyncExitStack) -> tuple[str, str]:
     return features, settings.state_redis_url.get_secret_value() if settings.state_redis_url else features
 
 
+def feast_environment(settings: Settings, redis_url: str) -> dict[str, str]:
+    """Return what feature_store.yaml expands; Feast takes `host:port,password=...` where others take a URL."""
+    url = urlsplit(redis_url)
+    parts = [f"{url.hostname or '127.0.0.1'}:{url.port or 6379}"]
+    if url.password:
+        parts.append(f"password={url.password}")
+    if url.username:
+        parts.append(f"username={url.username}")
+    if url.path.strip("/"):
+        parts.append(f"db={url.path.strip('/')}")
+    if url.scheme == "rediss":
+        parts.append("ssl=true")
+    return {
+        "NBA_VAR": str(settings.var),
+        "NBA_MLFLOW_URI": settings.mlflow_uri,
+        "NBA_FEAST_REDIS": ",".join(parts),
+        "NBA_FEAST_REGISTRY": f"sqlite:///{settings.var / 'registry.db'}",
+    }
+
+
 @asynccontextmanager
 async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncIterator[Runtime]:
     """Build everything, load what is there, and take it down in reverse order.
@@ -135,7 +158,8 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
         clock = open_clock(settings.var / "clock.json") if settings.clock == "auto" else WallClock()
         features_link = Link(features_url, breaker=Breaker())
         state_link = features_link if state_url == features_url else Link(state_url, breaker=Breaker())
-        state = RedisState(features_link, state_link, LAYOUT, decision_ttl_days=settings.decision_ttl_days)
+        facts = sdk_reader(settings, features_url) if settings.fact_reader == "sdk" else None
+        state = RedisState(features_link, state_link, LAYOUT, decision_ttl_days=settings.decision_ttl_days, facts=facts)
         stack.push_async_callback(state.close)
         journal_breaker = Breaker()
         journal = RedisJournal(
@@ -170,6 +194,13 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             stack.push_async_callback(_cancel, following)
         breakers = {**state.breakers, "journal": journal_breaker}
         yield Runtime(settings, clock, state, journal, online, Feedback(journal, clock), reloader, breakers)
+
+
+def sdk_reader(settings: Settings, features_url: str) -> FactSource:
+    """Return the reader that asks Feast's SDK; only now is anything of Feast touched."""
+    from service.adapters.feast_sdk import FeastSdk
+
+    return FeastSdk(FEATURE_REPO, {**os.environ, **feast_environment(settings, features_url)}, LAYOUT, Breaker())
 
 
 async def warm(online: Online) -> None:

@@ -33,34 +33,12 @@ class Stop(Exception):
     """Ends a command with one sentence."""
 
 
-def feast_environment(settings: Settings, redis_url: str) -> dict[str, str]:
-    """Return what feature_store.yaml expands; Feast takes `host:port,password=...` where others take a URL."""
-    from urllib.parse import urlsplit
-
-    url = urlsplit(redis_url)
-    parts = [f"{url.hostname or '127.0.0.1'}:{url.port or 6379}"]
-    if url.password:
-        parts.append(f"password={url.password}")
-    if url.username:
-        parts.append(f"username={url.username}")
-    if url.path.strip("/"):
-        parts.append(f"db={url.path.strip('/')}")
-    if url.scheme == "rediss":
-        parts.append("ssl=true")
-    return {
-        "NBA_VAR": str(settings.var),
-        "NBA_MLFLOW_URI": settings.mlflow_uri,
-        "NBA_FEAST_REDIS": ",".join(parts),
-        "NBA_FEAST_REGISTRY": f"sqlite:///{settings.var / 'registry.db'}",
-    }
-
-
 @app.callback()
 def before(ctx: typer.Context) -> None:
     """Give the commands that use Feast its environment, and the embedded server where no URL is set."""
     if ctx.invoked_subcommand not in NEEDS_FEAST or any(arg in sys.argv for arg in ("--help",)):
         return
-    from service.bootstrap import redis_urls
+    from service.bootstrap import feast_environment, redis_urls
 
     settings = Settings()
     settings.var.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,9 @@ class Settings(BaseSettings):
     state_redis_url: SecretStr | None = Field(
         None, description="State and journal server; none: the same as redis_url."
     )
+    fact_reader: Literal["redis", "sdk"] = Field(
+        "redis", description="redis: facts straight from Feast's Redis layout; sdk: any online store, through Feast."
+    )
     mlflow_uri: str = Field(
         f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}", description="MLflow tracking and registry."
     )

@@ -20,6 +20,8 @@ WINDOW = 20
 WINDOW_FAILURES = WINDOW // 2
 """More failures than this among the last WINDOW calls open it."""
 PROBE_SECONDS = (0.25, 1.0)
+LATE_SECONDS = 0.002
+"""A deadline noticed later than this says that this process was busy, not that the store is slow."""
 
 
 class Breaker:

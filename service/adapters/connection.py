@@ -19,16 +19,13 @@ from urllib.parse import unquote, urlsplit
 
 import hiredis
 
-from service.adapters.breaker import Breaker
+from service.adapters.breaker import LATE_SECONDS, Breaker
 from service.adapters.wire import Reply, Wire
 from service.ports import StoreUnavailable
 
 __all__ = ["Call", "Command", "Link", "Reply", "Script"]
 
 Command = Sequence[str | bytes | int | float]
-
-_LATE_SECONDS = 0.002
-"""A deadline noticed later than this says that this process was busy, not that the server is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +136,7 @@ class Link:
                 replies = await work
         except OSError as error:  # a TimeoutError is one
             is_timeout = limit.expired()
-            if breaker and is_timeout and asyncio.get_running_loop().time() - (limit.when() or 0.0) > _LATE_SECONDS:
+            if breaker and is_timeout and asyncio.get_running_loop().time() - (limit.when() or 0.0) > LATE_SECONDS:
                 breaker.gave_up(began)
             elif breaker:
                 breaker.failed(began)

@@ -31,10 +31,8 @@ def resolve_plan(feature_repo: Path, registry: str) -> dict[str, Any]:
     from feast import FeatureStore
     from feast.infra.online_stores.helpers import _mmh3
     from feast.infra.online_stores.redis import _versioned_fv_name
-    from feast.repo_config import load_repo_config
 
-    with _environment({**PLACEHOLDERS, **os.environ, "NBA_FEAST_REGISTRY": registry}):
-        config = load_repo_config(feature_repo, feature_repo / "feature_store.yaml")
+    config = load_config(feature_repo, {**PLACEHOLDERS, **os.environ, "NBA_FEAST_REGISTRY": registry})
     store = FeatureStore(config=config)
     prefix, suffix = _key_parts(config.project, config.entity_key_serialization_version)
     fields: dict[str, str] = {}
@@ -54,6 +52,14 @@ def resolve_plan(feature_repo: Path, registry: str) -> dict[str, Any]:
         names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise ValueError(f"Feast's registry differs from the feature contract in {', '.join(names)}: run `nba apply`")
     return {"key_prefix": prefix.hex(), "key_suffix": suffix.hex(), "fields": fields, "timestamps": timestamps}
+
+
+def load_config(feature_repo: Path, variables: Mapping[str, str]) -> Any:
+    """Load feature_store.yaml with its variables expanded; the environment is as before afterwards."""
+    from feast.repo_config import load_repo_config
+
+    with _environment(variables):
+        return load_repo_config(feature_repo, feature_repo / "feature_store.yaml")
 
 
 @contextlib.contextmanager
