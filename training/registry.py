@@ -185,10 +185,10 @@ def register_version(
 def _description(overall: Mapping[str, Mapping[str, float]]) -> str:
     """Return what a run says of itself: what was trained, and every model's measures on the test slice."""
     return (
-        "One LightGBM over customer x action for three events that are never compared raw: a coupon of the aisle redeemed "
-        "(upsell, intent to treat), the aisle bought within 30 days (cross-sell), 30 silent days (retention). Nothing in "
-        "the data is randomised: these are propensities, not uplifts. Plots and per-action tables are among the "
-        "artifacts.\n\n" + as_markdown(overall)
+        "One LightGBM over customer x action for three events that are never compared raw: a coupon of the aisle "
+        "redeemed (upsell, intent to treat), the aisle bought within 30 days (cross-sell), 30 silent days (retention). "
+        "Nothing in the data is randomised: these are propensities, not uplifts. Plots and per-action tables are among "
+        "the artifacts.\n\n" + as_markdown(overall)
     )
 
 
