@@ -33,7 +33,7 @@ from service.adapters.embedded import EmbeddedServer
 from service.adapters.feast_reader import FactReader
 from service.bootstrap import all_customers
 from service.catalogue.loader import load_catalogue
-from service.cli import feast_environment
+from service.bootstrap import feast_environment
 from service.settings import CHECKOUT, Settings
 
 CAP_LIMIT = 1_000_000
