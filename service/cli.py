@@ -250,7 +250,7 @@ def main() -> None:
         sentence = explain_failure(error)
         if sentence is None:
             raise
-        console.print(f"nba: {sentence}", style="bold red", highlight=False)
+        console.print(f"nba: {sentence}", style="bold red", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

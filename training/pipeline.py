@@ -65,7 +65,7 @@ def run_steps(steps: Sequence[Step], stamps: Path, console: Console, *, only: st
             continue
         started = time.monotonic()
         said = step.run()
-        console.print(f"  {step.title}: {said} ({time.monotonic() - started:.1f} s)", highlight=False)
+        console.print(f"  {step.title}: {said} ({time.monotonic() - started:.1f} s)", highlight=False, soft_wrap=True)
         _stamp(stamp, digest)
         ran.append(step.name)
         if only is not None:
