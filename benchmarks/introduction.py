@@ -19,7 +19,8 @@ from service.decision.model import Scoring
 
 CHANNEL, PLACEMENT, SLOTS = "app", "app_home", 3
 ARBITRATED = ("ranked", "not_selected", "held_out", "below_threshold")
-DEADLINE_MS = "1000"
+PATIENT = {"NBA_GATHER_DEADLINE_MS": "1000", "NBA_RECORD_DEADLINE_MS": "1000"}
+"""Deadlines that no decision of a closed loop misses: a degraded answer is cheaper, and would flatter a figure."""
 
 
 def question(customer: str, **more: Any) -> bytes:
@@ -39,11 +40,9 @@ def introduce(
     scored = {a.id for a in load_catalogue(catalogue).actions if a.scoring is not Scoring.PRIOR}
     port, log = free_port(), folder / "introduce.log"
     command = [sys.executable, "-m", "service.cli", "serve"]
-    # Only here are deadlines long: a first answer that is degraded would hide what is eligible.
-    patient = {**env, "NBA_GATHER_DEADLINE_MS": DEADLINE_MS, "NBA_RECORD_DEADLINE_MS": DEADLINE_MS}
     eligible: dict[str, list[str]] = {}
     sizes = []
-    with running(command, {**patient, "NBA_PORT": str(port)}, folder, cores.service, log) as process:
+    with running(command, {**env, **PATIENT, "NBA_PORT": str(port)}, folder, cores.service, log) as process:
         await_first_answer(process, port, question(customers[0], dry_run=True), 60, log)
         for start in range(0, len(customers), 1000):
             post_or_fail(port, "/v1/events", [consent(customer) for customer in customers[start : start + 1000]])

@@ -200,17 +200,35 @@ def _asked(run: Run, means: Mapping[str, Mapping[str, float | None]]) -> str:
             f"- No-op: the same question read, {environment['answer_bytes']} bytes returned.",
             f"- {environment['cores_used']} State log: {environment['server']} with AOF, fsync as in the table; A "
             "writes nothing.",
+            "- Deadlines of the store are one second in the rows of `nba serve`, so that every decision counted is a "
+            "whole one; in the last of them they are as shipped, and what misses them is answered degraded.",
             f"- Failures: {_sum(means, 'one_failures', 'many_failures')} of all requests. Degraded decisions: "
-            f"{_number(ours['degraded'])} with fsync always, {_number(means['ours_everysec']['degraded'])} with "
-            f"everysec, over all rounds. Decisions that were answered and are not in the log: {_unlogged(run)}.",
+            f"{_degraded(run)}.",
+            "- Decisions that were answered and are not in the log (a degraded decision may not be): "
+            f"{_unlogged(run)}.",
         )
     )
 
 
-def _unlogged(run: Run) -> int:
+def _degraded(run: Run) -> str:
+    """Say how many of the answers were degraded, contestant by contestant."""
+    parts = []
+    for name, rounds in run.rounds.items():
+        counts = [one.degraded for one in rounds if one.degraded is not None]
+        if counts:
+            asked = sum(one.one.requests + one.many.requests for one in rounds)
+            parts.append(f"{run.titles[name]}: {sum(counts):,} of {asked:,}")
+    return "; ".join(parts)
+
+
+def _unlogged(run: Run) -> str:
     """Count them; what was in flight when a load stopped is logged and not counted, so more rows are right."""
-    found = [one.logged for rounds in run.rounds.values() for one in rounds if one.logged is not None]
-    return sum(max(-extra, 0) for extra in found)
+    parts = []
+    for name, rounds in run.rounds.items():
+        found = [one.logged for one in rounds if one.logged is not None]
+        if found:
+            parts.append(f"{run.titles[name]}: {sum(max(-extra, 0) for extra in found):,}")
+    return "; ".join(parts)
 
 
 def _sum(means: Mapping[str, Mapping[str, float | None]], *figures: str) -> str:

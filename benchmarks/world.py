@@ -31,9 +31,8 @@ from features.contract import LAYOUT
 from service.adapters.bundle_dir import current_digest, read_plan
 from service.adapters.embedded import EmbeddedServer
 from service.adapters.feast_reader import FactReader
-from service.bootstrap import all_customers
+from service.bootstrap import all_customers, feast_environment
 from service.catalogue.loader import load_catalogue
-from service.bootstrap import feast_environment
 from service.settings import CHECKOUT, Settings
 
 CAP_LIMIT = 1_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,15 @@ ENVIRONMENT = {
 }  # fmt: skip
 
 
-def made(per_second: int, p50: float, rss: float | None = 100.0, logged: int | None = None) -> Round:
+def made(per_second: int, p50: float, rss: float | None = 100.0, logged: int | None = None, degraded: int = 0) -> Round:
     window = Window(per_second, 1.0, p50, p50 * 2)
-    return Round(window, window, 1000 / per_second, 1.0, rss, 2.0, logged=logged, degraded=0, eligible=5.0)
+    return Round(window, window, 1000 / per_second, 1.0, rss, 2.0, logged=logged, degraded=degraded, eligible=5.0)
 
 
 def written(folder: Path, ours: Round) -> str:
-    rounds = {"noop": [made(8000, 0.1)], "stock": [made(100, 6.0)], "ours": [ours], "ours_everysec": [ours]}
-    rounds |= {name: [made(9000, 0.05, None)] for name in REDIS_TITLES}
+    plain = [replace(made(rate, p50), degraded=None) for rate, p50 in ((8000, 0.1), (100, 6.0))]
+    rounds = {"noop": plain[:1], "stock": plain[1:], "ours": [ours], "ours_everysec": [ours]}
+    rounds |= {name: [replace(made(9000, 0.05, None), degraded=None)] for name in REDIS_TITLES}
     titles = {name: name for name in rounds}
     write_report(Run(Plan(1, 1, 1, 16), titles, rounds, {**describe_machine(), **ENVIRONMENT}, "core 1 us"), folder)
     return (folder / "performance.md").read_text()
@@ -53,8 +55,13 @@ def test_a_lost_case_is_named(tmp_path: Path):
 
 def test_decisions_that_are_not_in_the_log_are_counted(tmp_path: Path):
     """Fewer rows in the log than answers are missing decisions; more rows were in flight when the load stopped."""
-    assert "not in the log: 24." in written(tmp_path, made(1000, 1.0, logged=-12))
-    assert "not in the log: 0." in written(tmp_path, made(1000, 1.0, logged=16))
+    assert "; ours_everysec: 12." in written(tmp_path, made(1000, 1.0, logged=-12))
+    assert "; ours_everysec: 0." in written(tmp_path, made(1000, 1.0, logged=16))
+
+
+def test_degraded_decisions_are_shown_against_all_of_both_windows(tmp_path: Path):
+    """A degraded answer is cheaper: how many there were, of how many, stands on the page."""
+    assert "ours: 7 of 2,000; ours_everysec: 7 of 2,000." in written(tmp_path, made(1000, 1.0, degraded=7))
 
 
 @pytest.mark.parametrize("figure", [figure for figure, _, _ in COMPARED])
