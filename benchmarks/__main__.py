@@ -18,7 +18,7 @@ from benchmarks import report
 from benchmarks.introduction import CHANNEL, PLACEMENT, SLOTS
 from benchmarks.load import Load, LoadFailed
 from benchmarks.online import REDIS_TITLES, Plan, contestants, run_rounds
-from benchmarks.processes import Cores, ProcessFailed, choose_cores
+from benchmarks.processes import Cores, ProcessFailed, busy_share, choose_cores
 from benchmarks.world import NotReady, World, open_world
 from features.matrix import Columns, ModelInput
 from service.adapters.bundle_dir import current_digest
@@ -26,6 +26,7 @@ from service.adapters.embedded import EmbeddedServerError
 from service.settings import CHECKOUT, Settings
 
 SEED = 20171231
+QUIET_SECONDS, BUSY = 2.0, 0.05
 
 
 def arguments() -> argparse.Namespace:
@@ -76,6 +77,9 @@ def measure_online(asked: argparse.Namespace, core: str) -> None:
     """Prepare a world, run the rounds, write the report."""
     settings, cores = Settings(), choose_cores()
     plan = Plan(asked.rounds, asked.one_seconds, asked.many_seconds, asked.connections)
+    before = busy_share(QUIET_SECONDS)
+    if before > BUSY:
+        say(f"other programs use {before:.0%} of this machine: the figures will be too low, and the ratios uncertain")
     with tempfile.TemporaryDirectory(prefix="nba-bench-") as temporary:
         folder = Path(temporary)
         say("preparing: a server of its own, facts through Feast, consents, what each household is eligible for")
@@ -84,7 +88,8 @@ def measure_online(asked: argparse.Namespace, core: str) -> None:
             say(f"load by {load.name}; contestants on core {cores.service}, all else on core {cores.others}")
             titles = {c.name: c.title for c in contestants(world)} | REDIS_TITLES
             rounds = run_rounds(world, load, folder, cores, plan, say)
-            environment = {**report.describe_machine(), **describe_run(world, cores, load)}
+            others = {"others_before": before, "others_after": busy_share(QUIET_SECONDS)}
+            environment = {**others, **report.describe_machine(), **describe_run(world, cores, load)}
             report.write_report(report.Run(plan, titles, rounds, environment, core), asked.out)
     say(f"written: {asked.out / 'performance.md'} and performance.json")
 

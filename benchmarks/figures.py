@@ -48,7 +48,7 @@ class Round:
         cpu_ms: CPU milliseconds of the contestant's process a request, in the window of many connections.
         cpu_share: Share of its core that the process used in that window.
         rss_mb: Resident memory after the load. start_seconds: From the start of the process to its first answer.
-        degraded: Decisions that were answered with a degraded reason, out of all of both windows.
+        degraded: Answers of both windows with the most frequent degraded reason; there may be some with others alone.
         logged: Decisions found in the log after both windows, less the answers counted; negative if any is missing.
         candidates, eligible, scored: Means a decision, of the log: treatments weighed, those that reached arbitration,
             and distinct actions among these that the model scored.

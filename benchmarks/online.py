@@ -145,7 +145,7 @@ def run_contestant(contestant: Contestant, world: World, load: Load, folder: Pat
         weighed = weigh(world.redis_url, world.catalogue)
         return replace(
             done,
-            degraded=_degraded(port) - degraded,
+            degraded=max((n - degraded.get(reason, 0) for reason, n in _degraded(port).items()), default=0),
             logged=weighed.decisions - one.requests - many.requests,
             candidates=weighed.candidates,
             eligible=weighed.eligible,
@@ -167,6 +167,6 @@ def run_redis(world: World, folder: Path, cores: Cores, plan: Plan) -> dict[str,
     }
 
 
-def _degraded(port: int) -> int:
+def _degraded(port: int) -> dict[str, int]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
-        return sum(degraded_in(response.read().decode()).values())
+        return degraded_in(response.read().decode())

@@ -120,6 +120,20 @@ def parse_cpu(stat: str) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def busy_share(seconds: float) -> float:
+    """Return the share of all cores that is in use while this process sleeps."""
+    before = parse_busy(Path("/proc/stat").read_text())
+    time.sleep(seconds)
+    after = parse_busy(Path("/proc/stat").read_text())
+    return (after[0] - before[0]) / max(after[1] - before[1], 1)
+
+
+def parse_busy(stat: str) -> tuple[int, int]:
+    """Read (ticks in use, all ticks) of all cores from /proc/stat; waiting for a disk is not in use."""
+    ticks = [int(field) for field in stat.split("\n", 1)[0].split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
 def resident_mb(pid: int) -> float:
     """Return the resident memory of a process in MB of 10^6 bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

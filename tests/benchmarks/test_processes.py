@@ -17,6 +17,7 @@ from benchmarks.processes import (
     cpu_seconds,
     end,
     on_core,
+    parse_busy,
     parse_cpu,
     pin,
     resident_mb,
@@ -30,6 +31,11 @@ def test_cpu_is_read_behind_a_name_with_brackets():
     """A process may call itself anything: the fields are counted from the last bracket."""
     stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 0 0 0 150 50 7 8 20 0 1 0 1 2 3"
     assert parse_cpu(stat) == 200 / os.sysconf("SC_CLK_TCK")
+
+
+def test_what_all_cores_are_doing_is_read_from_the_first_line():
+    """Idle and waiting for a disk are not in use; guests' time is in user time already."""
+    assert parse_busy("cpu  10 1 5 100 20 2 3 4 9 9\ncpu0 1 1 1 1 1 1 1 1 1 1\n") == (25, 145)
 
 
 def test_cpu_of_a_process_is_what_it_used():

@@ -19,7 +19,7 @@ from service.settings import CHECKOUT
 ENVIRONMENT = {
     "date": "2020-01-01 00:00 UTC", "commit": "abc", "server": "redis 7", "generator": "wrk", "cores_used": "One core.",
     "customers": 10, "channel": "app", "placement": "app_home", "slots": 3, "answer_bytes": 99, "model": "m/1",
-    "trees": 7, "inputs": 95,
+    "trees": 7, "inputs": 95, "others_before": 0.5, "others_after": 0.011,
 }  # fmt: skip
 
 
@@ -81,6 +81,11 @@ def test_caps_of_the_copy_are_there_and_never_full(tmp_path: Path):
     assert [cap.id for cap in ours.caps] == [cap.id for cap in theirs.caps]
     assert (ours.actions, ours.treatments, ours.experiment) == (theirs.actions, theirs.treatments, theirs.experiment)
     assert [rule.text for rule in ours.rules] == [rule.text for rule in theirs.rules]
+
+
+def test_a_busy_machine_is_admitted(tmp_path: Path):
+    """What other programs used before and after the run stands on the page."""
+    assert "used 50% of all cores, after it 1%" in written(tmp_path, made(1000, 1.0))
 
 
 def test_degraded_decisions_are_read_from_the_metrics():
