@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -66,25 +68,73 @@ def listening_socket(host: str, port: int, variable: str) -> socket.socket:
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Serving processes on the one port.")] = 1,
+    inherited: Annotated[str, typer.Option(hidden=True, help="Socket and link that a supervisor gave.")] = "",
+) -> None:
     """Serve decisions, outcomes and events over HTTP."""
-    import uvicorn
-
-    from service.api.app import create_app
-    from service.api.wire import server_options
+    from service.api.keys import read_keys
 
     settings = Settings()
-    application = create_app(settings)
-    if settings.host not in LOOPBACK and not application.state.keys.keys:
+    if settings.host not in LOOPBACK and not read_keys(settings).keys:
         raise Stop(
             f"refusing to listen on {settings.host} without a key; set NBA_API_KEY or NBA_API_KEYS, "
             "or NBA_HOST=127.0.0.1"
         )
+    if inherited:
+        bound, link = (socket.socket(fileno=int(number)) for number in inherited.split(","))
+        _serve_here(settings, bound, link)
+        return
     bound = listening_socket(settings.host, settings.port, "NBA_PORT")
-    config = uvicorn.Config(application, log_level=settings.log_level.lower(), **server_options())
-    pages = f", documentation on {application.docs_url}" if application.docs_url else ""
-    console.print(f"nba: decisions on http://{settings.host}:{settings.port}/v1/decisions{pages}")
-    uvicorn.Server(config).run(sockets=[bound])
+    if workers == 1:
+        _announce(settings, "")
+        _serve_here(settings, bound, None)
+    else:
+        sys.exit(_supervise(settings, bound, workers))
+
+
+def _serve_here(settings: Settings, bound: socket.socket, link: socket.socket | None) -> None:
+    from service.api.app import create_app
+    from service.api.server import run
+
+    run(create_app(settings), bound, link, settings.log_level.lower())
+
+
+def _supervise(settings: Settings, bound: socket.socket, workers: int) -> int:
+    """Hold the embedded server, where it is used, and one socket; start this very command for each process."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    from service.adapters.embedded import EmbeddedServer
+    from service.supervisor import Supervisor
+
+    counts = settings.var / "metrics" / str(settings.port)
+    shutil.rmtree(counts, ignore_errors=True)
+    counts.mkdir(parents=True)
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(counts)}
+
+    def start(link: socket.socket) -> subprocess.Popen[bytes]:
+        given = (bound.fileno(), link.fileno())
+        command = [sys.executable, "-m", "service.cli", "serve", "--inherited", f"{given[0]},{given[1]}"]
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, pass_fds=given, process_group=0
+        )  # a group of its own: Ctrl-C reaches the supervisor alone, which ends them in order
+
+    supervisor = Supervisor(
+        workers,
+        start,
+        on_end=lambda pid: mark_process_dead(pid, str(counts)),  # type: ignore[no-untyped-call]
+        on_ready=lambda: _announce(settings, f", {workers} processes"),
+    )
+    with ExitStack() as stack:
+        if settings.redis_url is None:
+            stack.enter_context(EmbeddedServer(settings.var))
+        return supervisor.run(bound)
+
+
+def _announce(settings: Settings, more: str) -> None:
+    has_docs = settings.host in LOOPBACK if settings.docs is None else settings.docs
+    pages = ", documentation on /docs" if has_docs else ""
+    console.print(f"nba: decisions on http://{settings.host}:{settings.port}/v1/decisions{pages}{more}")
 
 
 @app.command()

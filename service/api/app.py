@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from service.api import decisions, intake, operations
 from service.api.document import write_document
 from service.api.keys import read_keys
-from service.api.metrics import Metrics
+from service.api.metrics import Metrics, shared_folder
 from service.api.problems import TITLES, ProblemError
 from service.bootstrap import Runtime, open_runtime
 from service.online import Serving
@@ -56,7 +56,7 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.state.metrics = Metrics()
+    app.state.metrics = Metrics(shared_folder())
     app.state.keys = read_keys(settings)
     for router in ROUTERS:
         app.include_router(router)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.online import Decided, Serving
 
 
 class Metrics:
-    """The metrics of one process."""
+    """The metrics of one process, or of all that share a folder.
 
-    def __init__(self) -> None:
+    Args:
+        folder: Where several processes on one port add up their counts, as `shared_folder` says.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self.registry = CollectorRegistry()
         self.decisions = Counter("nba_decisions", "Decisions", ["channel", "arm"], registry=self.registry)
         self.shown = Counter("nba_actions_shown", "Actions shown", ["issue", "channel"], registry=self.registry)
@@ -23,7 +32,14 @@ class Metrics:
         self.reloads = Counter(
             "nba_reload", "Loads of a bundle or catalogue", ["kind", "result"], registry=self.registry
         )
-        self.model = Gauge("nba_model_info", "1 for what serves now", ["model", "catalogue"], registry=self.registry)
+        self.model = Gauge(
+            "nba_model_info",
+            "Processes that serve this model and catalogue now",
+            ["model", "catalogue"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self._served: Gauge | None = None
         self.seconds = Histogram(
             "nba_request_seconds",
             "Time in the service",
@@ -46,10 +62,23 @@ class Metrics:
             self.shown.labels(catalogue.actions[decisions.actions[choice.candidate]].issue, channel).inc()
 
     def serves(self, serving: Serving) -> None:
-        """Say what serves now."""
-        self.model.clear()
-        self.model.labels(serving.scorer.version, serving.catalogue.catalogue.version).set(1)
+        """Say what serves now; what served before falls to 0, since shared series cannot be removed."""
+        now = self.model.labels(serving.scorer.version, serving.catalogue.catalogue.version)
+        if self._served is not None:
+            self._served.set(0)
+        now.set(1)
+        self._served = now
 
     def text(self) -> bytes:
         """Return the exposition format."""
-        return generate_latest(self.registry)
+        if self.folder is None:
+            return generate_latest(self.registry)
+        shared = CollectorRegistry()
+        MultiProcessCollector(shared, path=str(self.folder))  # type: ignore[no-untyped-call]
+        return generate_latest(shared)
+
+
+def shared_folder() -> Path | None:
+    """Return where prometheus_client keeps the counts of several processes; the supervisor of `nba serve` says it."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(folder) if folder else None

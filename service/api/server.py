@@ -1,0 +1,42 @@
+"""One serving process: uvicorn with this service's wire, and a link to the supervisor where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.wire import server_options
+from service.supervisor import BEAT_SECONDS
+
+
+class Server(uvicorn.Server):
+    """Tells its supervisor that it is warm, then that it lives; ends when the supervisor is gone."""
+
+    def __init__(self, config: uvicorn.Config, link: socket.socket | None = None) -> None:
+        super().__init__(config)
+        self._link = link
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the application, warm, then listen: who is refused until then asks another process or again."""
+        await super().startup(sockets)
+        if self._link is not None:
+            self._link.setblocking(False)
+            self._beat(self._link, asyncio.get_running_loop())
+
+    def _beat(self, link: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            link.send(b"+")
+        except BlockingIOError:
+            pass  # the supervisor stands still, which is no reason to stop serving
+        except OSError:
+            self.should_exit = True
+        loop.call_later(BEAT_SECONDS, self._beat, link, loop)
+
+
+def run(application: FastAPI, bound: socket.socket, link: socket.socket | None, log_level: str) -> None:
+    """Serve on a bound socket until a signal."""
+    config = uvicorn.Config(application, log_level=log_level, **server_options())
+    Server(config, link).run(sockets=[bound])
