@@ -203,7 +203,7 @@ def _asked(run: Run, means: Mapping[str, Mapping[str, float | None]]) -> str:
             "- Deadlines of the store are one second in the rows of `nba serve`, so that every decision counted is a "
             "whole one; in the last of them they are as shipped, and what misses them is answered degraded.",
             f"- Before the run other programs used {environment['others_before']:.0%} of all cores, after it "
-            f"{environment['others_after']:.0%}; where that is more than a few percent, run it again on a quiet machine.",
+            f"{environment['others_after']:.0%}; where that is more than a few percent, run it again alone.",
             f"- Failures: {_sum(means, 'one_failures', 'many_failures')} of all requests. Degraded decisions, by "
             f"the most frequent reason: {_degraded(run)}.",
             "- Decisions that were answered and are not in the log (a degraded decision may not be): "
