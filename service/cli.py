@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import shutil
 import signal
@@ -94,6 +95,7 @@ def serve(
 
 
 def _serve_here(settings: Settings, bound: socket.socket, link: socket.socket | None) -> None:
+    gc.disable()  # what is loaded at the start is no garbage; `Server.startup` enables it again
     from service.api.app import create_app
     from service.api.server import run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 
 import uvicorn
@@ -22,6 +23,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the application, warm, then listen: who is refused until then asks another process or again."""
         await super().startup(sockets)
+        gc.freeze()  # code, catalogue and model live as long as the process: no collection need walk them
+        gc.enable()
         if self._link is not None:
             self._link.setblocking(False)
             self._beat(self._link, asyncio.get_running_loop())

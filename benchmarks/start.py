@@ -1,0 +1,106 @@
+"""`python -m benchmarks.start`: from the start of `nba serve` to its first decision, and the memory of each process.
+
+Uses a copy of the bundle in use and a server of its own, started beside it; the disk is warm from the first round,
+which is thrown away. Goals: at most 2 s and 250 MB a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.processes import ProcessFailed, await_first_answer, end, free_port, post, resident_mb
+from service.adapters.bundle_dir import current_digest
+from service.settings import CHECKOUT, Settings
+
+GOAL_SECONDS, GOAL_MB = 2.0, 250.0
+DECISIONS = 300
+NOBODY = "127.0.0.1:1"
+
+
+class Round(NamedTuple):
+    """One start. `megabytes` of each serving process, after some hundred decisions."""
+
+    seconds: float
+    megabytes: list[float]
+
+
+def main() -> int:
+    """Measure, print, and return 1 where a goal is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    settings = Settings()
+    digest = current_digest(settings.var / "models")
+    if digest is None:
+        print("bench: there is no bundle to start with; run `make train` first", file=sys.stderr)
+        return 1
+    missed = False
+    for title, workers, store in (
+        ("one process, embedded server", 1, None),
+        ("two processes, embedded server", 2, None),
+        ("one process, Redis, MLflow and registry down", 1, f"redis://{NOBODY}/0"),
+    ):
+        rounds = [start_once(settings, digest, workers, store) for _ in range(asked.rounds + 1)][1:]
+        seconds = [r.seconds for r in rounds]
+        megabytes = max(m for r in rounds for m in r.megabytes)
+        missed |= max(seconds) > GOAL_SECONDS or megabytes > GOAL_MB
+        print(
+            f"{title}: first decision after {statistics.median(seconds):.2f} s "
+            f"({min(seconds):.2f} to {max(seconds):.2f}, {len(rounds)} starts), at most {megabytes:.0f} MB a process",
+            flush=True,
+        )
+    print(f"goals: {GOAL_SECONDS:g} s and {GOAL_MB:g} MB: {'missed' if missed else 'met'}")
+    return int(missed)
+
+
+def start_once(settings: Settings, digest: str, workers: int, store: str | None) -> Round:
+    """Start, ask, count, stop."""
+    with tempfile.TemporaryDirectory(prefix="nba-start-") as temporary:
+        folder = Path(temporary)
+        (folder / "models").mkdir()
+        shutil.copytree(settings.var / "models" / digest, folder / "models" / digest)
+        shutil.copy(settings.var / "models" / "current", folder / "models" / "current")
+        port, log = free_port(), folder / "serve.log"
+        env = {name: value for name, value in os.environ.items() if not name.startswith("NBA_")}
+        env |= {"NBA_VAR": temporary, "NBA_PORT": str(port), "NBA_MLFLOW_URI": f"http://{NOBODY}"}
+        env |= {"NBA_REDIS_URL": store} if store else {}
+        command = [sys.executable, "-m", "service.cli", "serve", "--workers", str(workers)]
+        with log.open("wb") as out:
+            begun = time.perf_counter()
+            process = subprocess.Popen(command, env=env, cwd=CHECKOUT, stdout=out, stderr=out)
+        try:
+            await_first_answer(process, port, question(0), 30.0, log)
+            seconds = time.perf_counter() - begun
+            for n in range(DECISIONS):
+                if post(port, "/v1/decisions", question(n))[0] != 200:
+                    raise ProcessFailed("a decision failed")
+            return Round(seconds, [resident_mb(pid) for pid in serving(process.pid, workers)])
+        finally:
+            end(process)
+
+
+def question(n: int) -> bytes:
+    """Ask for a household."""
+    return json.dumps({"customer_id": str(n), "channel": "app"}).encode()
+
+
+def serving(pid: int, workers: int) -> list[int]:
+    """Return the serving processes: the command itself, or its children by that name."""
+    if workers == 1:
+        return [pid]
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child for child in children if b"--inherited" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
