@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.processes import ProcessFailed, await_first_answer, end, free_port, post, resident_mb
+from benchmarks.processes import ProcessFailed, await_first_answer, cpu_seconds, end, free_port, post, resident_mb
 from service.adapters.bundle_dir import current_digest
 from service.settings import CHECKOUT, Settings
 
@@ -28,9 +28,10 @@ NOBODY = "127.0.0.1:1"
 
 
 class Round(NamedTuple):
-    """One start. `megabytes` of each serving process, after some hundred decisions."""
+    """One start. `cpu` seconds of the slowest serving process; `megabytes` of each, after some hundred decisions."""
 
     seconds: float
+    cpu: float
     megabytes: list[float]
 
 
@@ -56,9 +57,11 @@ def main() -> int:
         missed |= max(seconds) > GOAL_SECONDS or megabytes > GOAL_MB
         print(
             f"{title}: first decision after {statistics.median(seconds):.2f} s "
-            f"({min(seconds):.2f} to {max(seconds):.2f}, {len(rounds)} starts), at most {megabytes:.0f} MB a process",
+            f"({min(seconds):.2f} to {max(seconds):.2f}, {len(rounds)} starts), "
+            f"{statistics.median(r.cpu for r in rounds):.2f} s of CPU and at most {megabytes:.0f} MB a process",
             flush=True,
         )
+    print(f"load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"goals: {GOAL_SECONDS:g} s and {GOAL_MB:g} MB: {'missed' if missed else 'met'}")
     return int(missed)
 
@@ -81,10 +84,11 @@ def start_once(settings: Settings, digest: str, workers: int, store: str | None)
         try:
             await_first_answer(process, port, question(0), 30.0, log)
             seconds = time.perf_counter() - begun
+            cpu = max(cpu_seconds(pid) for pid in serving(process.pid, workers))
             for n in range(DECISIONS):
                 if post(port, "/v1/decisions", question(n))[0] != 200:
                     raise ProcessFailed("a decision failed")
-            return Round(seconds, [resident_mb(pid) for pid in serving(process.pid, workers)])
+            return Round(seconds, cpu, [resident_mb(pid) for pid in serving(process.pid, workers)])
         finally:
             end(process)
 

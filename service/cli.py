@@ -103,7 +103,7 @@ def _serve_here(settings: Settings, bound: socket.socket, link: socket.socket | 
 
 
 def _supervise(settings: Settings, bound: socket.socket, workers: int) -> int:
-    """Hold the embedded server, where it is used, and one socket; start this very command for each process."""
+    """Hold one socket, and the embedded server where it is used; start this very command for each process."""
     from prometheus_client.multiprocess import mark_process_dead
 
     from service.adapters.embedded import EmbeddedServer
@@ -121,15 +121,20 @@ def _supervise(settings: Settings, bound: socket.socket, workers: int) -> int:
             command, env=environment, stdin=subprocess.DEVNULL, pass_fds=given, process_group=0
         )  # a group of its own: Ctrl-C reaches the supervisor alone, which ends them in order
 
+    stack = ExitStack()
+
+    def on_ready() -> None:
+        if settings.redis_url is None:  # held from now on, so that it outlives any serving process that started it
+            stack.enter_context(EmbeddedServer(settings.var))
+        _announce(settings, f", {workers} processes")
+
     supervisor = Supervisor(
         workers,
         start,
         on_end=lambda pid: mark_process_dead(pid, str(counts)),  # type: ignore[no-untyped-call]
-        on_ready=lambda: _announce(settings, f", {workers} processes"),
+        on_ready=on_ready,
     )
-    with ExitStack() as stack:
-        if settings.redis_url is None:
-            stack.enter_context(EmbeddedServer(settings.var))
+    with stack:
         return supervisor.run(bound)
 
 
