@@ -41,7 +41,8 @@ class OwnServer:
         self.folder.mkdir(exist_ok=True)
         arguments = [
             "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
-            "--appendonly", "yes", "--enable-debug-command", "yes", *options,
+            "--appendonly", "yes", "--appendfsync", "no",  # survives a killed process, and no disk is measured
+            "--enable-debug-command", "yes", *options,
         ]  # fmt: skip
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen([find_binary(), *arguments], stdout=log, stderr=log)

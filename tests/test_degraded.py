@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import statistics
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -358,3 +359,171 @@ def test_nothing_was_ever_loaded(tmp_path: Path) -> None:
         assert caller.call("GET", "/readyz").status == 503
         assert caller.call("GET", "/livez").status == 200
         caller.close()
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+def test_faults_under_load(
+    small_world: SmallWorld, store: OwnServer, households: list[str], tmp_path: Path, fault: str
+) -> None:
+    """Eight callers at once through a fault: every answer is a 200 and safe, no cap is broken, then all is whole."""
+    var = copy_of_models(small_world, tmp_path / "var")
+    asked = itertools.cycle([f"{fault}-{i}" for i in range(60)])
+    taken: list[tuple[float, str, Answer]] = []
+    stop = threading.Event()
+
+    def ask(port: int) -> None:
+        caller = Caller(port)
+        while not stop.is_set():
+            household = next(asked)
+            taken.append((time.monotonic(), household, caller.decide(household)))
+            time.sleep(0.02)
+        caller.close()
+
+    with service(var, store.url) as port:
+        caller = Caller(port)
+        consents(caller, [f"{fault}-{i}" for i in range(60)])
+        Rig(store, caller, itertools.cycle(households)).until_whole()
+        threads = [threading.Thread(target=ask, args=(port,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.5)
+        broken_at = time.monotonic()
+        store.send(signal.SIGSTOP) if fault == "frozen" else store.kill()
+        time.sleep(2.5)
+        store.send(signal.SIGCONT) if fault == "frozen" else store.start()
+        healed_at = time.monotonic()
+        time.sleep(3.0)
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+        caller.close()
+    during = [answer for at, _, answer in taken if broken_at + 0.1 < at < healed_at - 0.5]
+    first = [answer for at, _, answer in taken if broken_at - 0.05 < at < broken_at + 1]
+    after = [answer for at, _, answer in taken if at > healed_at + WHOLE_SECONDS]
+    for name, part in (("first second", first), ("during", during), ("after", after)):
+        took = sorted(answer.seconds * 1000 for answer in part)
+        print(
+            f"{fault}, {name}: p50 {took[len(took) // 2]:.1f} p99 {took[len(took) * 99 // 100]:.1f} ms of {len(took)}"
+        )
+    assert {answer.status for _, _, answer in taken} == {200}
+    assert len(during) > 200
+    assert {frozenset(answer.reasons) for answer in during} == {frozenset(ALL_DOWN)}
+    assert len(after) > 50
+    whole = sum(answer.reasons == {"cold_start"} for answer in after) / len(after)
+    print(f"{fault}, after: {whole:.1%} whole")
+    assert whole > 0.9
+    shown: dict[tuple[str, str], int] = {}
+    for _, household, answer in taken:
+        if "log_unavailable" in answer.reasons:
+            assert answer.actions <= UNLOGGED - MARKETING
+            continue
+        for action in answer.actions:
+            shown[household, action] = shown.get((household, action), 0) + 1
+    assert shown
+    assert max(shown.values()) == 1, "an action was proposed twice within its fortnight"
+
+
+@pytest.mark.prove
+def test_one_reply_in_a_hundred_is_slow(
+    small_world: SmallWorld, store: OwnServer, households: list[str], tmp_path: Path
+) -> None:
+    """A rare slow reply degrades its own decision and no other."""
+    var = copy_of_models(small_world, tmp_path / "var")
+    with Proxy(store.port).running() as road, service(var, f"redis://127.0.0.1:{road.port}/0") as port:
+        caller = Caller(port)
+        consents(caller, households)
+        rig = Rig(store, caller, itertools.cycle(households))
+        rig.until_whole()
+        degraded = 0
+        for asked in range(400):
+            road.delay_seconds = 0.1 if asked % 100 == 50 else 0.0
+            degraded += bool(rig.caller.decide(next(rig.households), dry_run=True).reasons)
+        print(f"1 % slow: {degraded} of 400 degraded")
+        assert 4 <= degraded <= 12
+        caller.close()
+
+
+def propensities(answer: Answer) -> dict[str, float]:
+    """Return what was scored in a full trace, whatever the draw made of it."""
+    return {c["treatment_id"]: c["factors"]["propensity"] for c in answer.body["trace"] if "factors" in c}
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("fault", ["slices", "reset"])
+def test_broken_replies(
+    small_world: SmallWorld, store: OwnServer, households: list[str], tmp_path: Path, fault: str
+) -> None:
+    """Replies in slices of seven bytes are read whole; replies cut in the middle are no replies."""
+    var = copy_of_models(small_world, tmp_path / "var")
+    with Proxy(store.port).running() as road:
+        slow = {"NBA_GATHER_DEADLINE_MS": "2000", "NBA_RECORD_DEADLINE_MS": "2000"}
+        with service(var, f"redis://127.0.0.1:{road.port}/0", **slow) as port:
+            caller = Caller(port)
+            consents(caller, households)
+            rig = Rig(store, caller, itertools.cycle(households))
+            rig.until_whole()
+            household = next(rig.households)
+            whole = caller.decide(household, dry_run=True, explain="full")
+            if fault == "slices":
+                road.slice_bytes = 7
+                sliced = caller.decide(household, dry_run=True, explain="full")
+                assert sliced.reasons == set()
+                assert propensities(whole)
+                assert propensities(sliced) == propensities(whole)
+            else:
+                road.cut_after_bytes = 1
+                check_degraded("cut replies", rig.many(20), ALL_DOWN)
+                road.cut_after_bytes = 0
+                assert rig.until_whole() < WHOLE_SECONDS
+            caller.close()
+
+
+@pytest.mark.prove
+def test_frozen_at_boot(small_world: SmallWorld, store: OwnServer, tmp_path: Path) -> None:
+    """A store that hangs does not hold up the first answer."""
+    var = copy_of_models(small_world, tmp_path / "var")
+    store.send(signal.SIGSTOP)
+    try:
+        seconds, answer = min((boot(var, store.url) for _ in range(3)), key=lambda booted: booted[0])
+    finally:
+        store.send(signal.SIGCONT)
+    print(f"frozen at boot: first answer {seconds:.2f} s after start")
+    check_degraded("frozen at boot", [answer], ALL_DOWN)
+    assert seconds < 2.0
+
+
+@pytest.mark.prove
+def test_the_sdk_reader_behind_the_service(
+    small_world: SmallWorld, store: OwnServer, households: list[str], tmp_path: Path
+) -> None:
+    """With facts through Feast's SDK the service decides as with its own reader, and degrades and heals alike."""
+    var = copy_of_models(small_world, tmp_path / "var")
+    shutil.copy(small_world.var / "registry.db", var)
+    with service(var, store.url) as direct, service(var, store.url, NBA_FACT_READER="sdk") as through_sdk:
+        other = Caller(through_sdk)
+        consents(other, households)
+        rig = Rig(store, other, itertools.cycle(households))
+        took = rig.until_whole()
+        one = Caller(direct)
+        print(f"sdk: facts {took:.2f} s after the first answer")
+        alike = 0
+        for _ in range(50):
+            household = next(rig.households)
+            key = {"dry_run": True, "explain": "full"}
+            answers = [c.decide(household, **key) for c in (one, other)]
+            if any(answer.reasons for answer in answers):
+                continue
+            scores = [propensities(answer) for answer in answers]
+            assert scores[0]
+            assert scores[0] == scores[1]
+            alike += 1
+        assert alike > 30
+        store.send(signal.SIGSTOP)
+        try:
+            check_degraded("sdk, frozen", rig.many(40), ALL_DOWN)
+        finally:
+            store.send(signal.SIGCONT)
+        assert rig.until_whole() < WHOLE_SECONDS
+        one.close()
+        other.close()
