@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from service.logs import set_up_logs
 from service.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Next best action.")
@@ -77,6 +79,7 @@ def serve(
     from service.api.keys import read_keys
 
     settings = Settings()
+    set_up_logs(settings.log_level)
     if settings.host not in LOOPBACK and not read_keys(settings).keys:
         raise Stop(
             f"refusing to listen on {settings.host} without a key; set NBA_API_KEY or NBA_API_KEYS, "
@@ -107,7 +110,7 @@ def _supervise(settings: Settings, bound: socket.socket, workers: int) -> int:
     from prometheus_client.multiprocess import mark_process_dead
 
     from service.adapters.embedded import EmbeddedServer
-    from service.supervisor import Supervisor
+    from service.supervisor import DRAIN_SECONDS, Supervisor
 
     counts = settings.var / "metrics" / str(settings.port)
     shutil.rmtree(counts, ignore_errors=True)
@@ -133,6 +136,7 @@ def _supervise(settings: Settings, bound: socket.socket, workers: int) -> int:
         start,
         on_end=lambda pid: mark_process_dead(pid, str(counts)),  # type: ignore[no-untyped-call]
         on_ready=on_ready,
+        drain_seconds=DRAIN_SECONDS + settings.drain_seconds,
     )
     with stack:
         return supervisor.run(bound)
@@ -141,7 +145,11 @@ def _supervise(settings: Settings, bound: socket.socket, workers: int) -> int:
 def _announce(settings: Settings, more: str) -> None:
     has_docs = settings.host in LOOPBACK if settings.docs is None else settings.docs
     pages = ", documentation on /docs" if has_docs else ""
-    console.print(f"nba: decisions on http://{settings.host}:{settings.port}/v1/decisions{pages}{more}")
+    said = f"decisions on http://{settings.host}:{settings.port}/v1/decisions{pages}{more}"
+    if console.is_terminal:
+        console.print(f"nba: {said}")
+    else:  # a log that machines read has nothing but its lines
+        logging.getLogger("nba").info(said)
 
 
 @app.command()
@@ -150,6 +158,7 @@ def worker() -> None:
     from service.worker import run_worker
 
     settings = Settings()
+    set_up_logs(settings.log_level)
     run_worker(settings, os.environ["NBA_FEAST_REDIS"])
 
 
@@ -161,6 +170,7 @@ def agent(
     from service.model_agent import follow, sync_once
 
     settings = Settings()
+    set_up_logs(settings.log_level, trusts_all=True)
     models, registry = settings.var / "models", os.environ["NBA_FEAST_REGISTRY"]
     if not once:
         follow(models, settings.mlflow_uri, registry)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +20,14 @@ from service.decision.model import Choice, Contacts, CustomerBatch, Decisions, R
 from service.ports import Bundle, CapCheck, Clock, CustomerState, Gathered, Offer, Recorded, StoreUnavailable
 
 MAX_RESELECTIONS = 2
+Tell = Callable[[Sequence[str]], None]
+"""Takes the degraded reasons that a step met."""
+_UNSEEN: AbstractContextManager[Tell] = nullcontext(lambda reasons: None)
+
+
+def unseen(step: str) -> AbstractContextManager[Tell]:
+    """Stand around a step and look away."""
+    return _UNSEEN
 
 
 class NothingLoaded(Exception):
@@ -80,7 +89,7 @@ class Online:
 
     Attributes:
         serving: Returns what to decide with now, or None before anything was loaded.
-        write_answer: Turns a decision into the bytes of its answer; they are kept for repeats.
+        step: Stands around each of the steps gather, decide and record, to time or trace it.
     """
 
     state: CustomerState
@@ -89,9 +98,13 @@ class Online:
     gather_deadline_seconds: float
     record_deadline_seconds: float
     new_token: Callable[[], bytes] = field(default=lambda: secrets.token_bytes(16))
+    step: Callable[[str], AbstractContextManager[Tell]] = unseen
 
     async def decide(self, ask: Ask, write_answer: Callable[[Decided], bytes]) -> tuple[Decided | Repeat, bytes]:
         """Decide for one customer, record it unless it is a dry run, and return it with its answer.
+
+        Args:
+            write_answer: Turns a decision into the bytes of its answer; they are kept for repeats.
 
         Raises:
             NothingLoaded, UnknownCustomer, IdempotencyConflict.
@@ -102,13 +115,18 @@ class Online:
         now = self.clock.now()
         token = log.derived_token(ask.idempotency_key, ask.customer_id) if ask.idempotency_key else self.new_token()
         decision_id = log.decision_id_from(token, ask.customer_id)
-        gathered = await self.state.gather(
-            serving.bundle.plan, (ask.customer_id,), ask.request.channel, now, self.gather_deadline_seconds
-        )
+        with self.step("gather") as tell:
+            gathered = await self.state.gather(
+                serving.bundle.plan, (ask.customer_id,), ask.request.channel, now, self.gather_deadline_seconds
+            )
+            tell(gathered.degraded_reasons)
         batch = gathered.batch
         if ask.require_known and not batch.is_known[0] and "features_unavailable" not in gathered.degraded_reasons:
             raise UnknownCustomer
-        decided = decide_one(serving, batch, ask.request, now, decision_id, degraded(gathered.degraded_reasons, batch))
+        reasons = degraded(gathered.degraded_reasons, batch)
+        with self.step("decide") as tell:
+            decided = decide_one(serving, batch, ask.request, now, decision_id, reasons)
+            tell(reasons)
         if ask.dry_run:
             return decided, write_answer(decided)
         return await self._record(ask, decided, write_answer)
@@ -120,12 +138,9 @@ class Online:
             answer = write_answer(decided)
             if not decided.batch.is_loggable:
                 return decided, answer
-            try:
-                recorded = await record_one(
-                    self.state, decided, ask, answer if ask.idempotency_key else None, self.record_deadline_seconds
-                )
-            except StoreUnavailable as error:
-                decided = without_log(decided, ask.request, error.reason)
+            recorded = await self._try_to_record(ask, decided, answer)
+            if isinstance(recorded, StoreUnavailable):
+                decided = without_log(decided, ask.request, recorded.reason)
                 continue
             if recorded.conflict:
                 raise IdempotencyConflict
@@ -136,6 +151,15 @@ class Online:
             refused = recorded.refused if attempt < MAX_RESELECTIONS else tuple(o.action_id for o in offers_of(decided))
             decided = reselect(decided, refused)
         return decided, write_answer(decided)
+
+    async def _try_to_record(self, ask: Ask, decided: Decided, answer: bytes) -> Recorded | StoreUnavailable:
+        kept = answer if ask.idempotency_key else None
+        with self.step("record") as tell:
+            try:
+                return await record_one(self.state, decided, ask, kept, self.record_deadline_seconds)
+            except StoreUnavailable as error:
+                tell((error.reason,))
+                return error
 
 
 def degraded(reasons: Sequence[str], batch: CustomerBatch) -> tuple[str, ...]:

@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     clock: Literal["auto", "wall"] = Field(
         "auto", description="auto: obey var/clock.json where it exists; wall: never."
     )
+    drain_seconds: float = Field(
+        1.0, ge=0, description="How long /readyz says 503 before a serving process stops listening, on SIGTERM."
+    )
+    traces: Literal["auto", "console", "off"] = Field(
+        "auto", description="auto: spans go to OTEL_EXPORTER_OTLP_ENDPOINT where it is set; console: to stdout."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level of the JSON log.")
 
     @property

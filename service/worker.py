@@ -201,7 +201,6 @@ def run_worker(settings: Settings, feast_redis: str) -> None:
     """
     os.environ["NBA_FEAST_REDIS"] = feast_redis
     os.environ.setdefault("NBA_FEAST_REGISTRY", f"sqlite:///{settings.var / 'registry.db'}")
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     asyncio.run(_serve(settings, os.environ["NBA_FEAST_REGISTRY"]))
 
 

@@ -81,7 +81,8 @@ def free_port() -> int:
 
 @contextmanager
 def process(env: dict[str, str], log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command of the service and end it by its id."""
+    """Run a command of the service and end it by its id; it drains for no time unless `env` says so."""
+    env = {"NBA_DRAIN_SECONDS": "0", **env}
     with log.open("ab") as out:
         started = subprocess.Popen([sys.executable, "-m", "service.cli", *arguments], env=env, stdout=out, stderr=out)
         try:

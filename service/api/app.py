@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -12,12 +14,16 @@ from starlette.exceptions import HTTPException
 
 from service.api import decisions, intake, operations
 from service.api.document import write_document
+from service.api.draining import Draining
 from service.api.keys import read_keys
 from service.api.metrics import Metrics, shared_folder
+from service.api.observed import Observed
 from service.api.problems import TITLES, ProblemError
+from service.api.vitals import Vitals
 from service.bootstrap import Runtime, open_runtime
 from service.online import Serving
 from service.settings import Settings
+from service.tracing import open_tracing
 
 log = logging.getLogger("nba")
 ROUTERS = (decisions.router, intake.router, operations.views, operations.switches, operations.health)
@@ -35,6 +41,8 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
         KeysError: The API keys of the settings cannot be used.
     """
 
+    tracing = open_tracing(settings.traces, os.environ)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with opener(settings) as runtime:
@@ -42,7 +50,15 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
             runtime.reloader.on_reload = lambda kind, result, serving: _on_reload(app, kind, result, serving)
             if runtime.reloader.serving:
                 app.state.metrics.serves(runtime.reloader.serving)
+            vitals: Vitals = app.state.vitals
+            runtime.online.step = vitals.step
+            following = asyncio.create_task(vitals.follow(runtime))
             yield
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     has_docs = settings.host in LOOPBACK if settings.docs is None else settings.docs
     app = FastAPI(
@@ -57,6 +73,8 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = Metrics(shared_folder())
+    app.state.vitals = Vitals(app.state.metrics.registry, tracing)
+    app.state.draining = Draining()
     app.state.keys = read_keys(settings)
     for router in ROUTERS:
         app.include_router(router)
@@ -66,6 +84,7 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
     app.add_exception_handler(Exception, _on_crash)
     document = write_document(app, ROUTERS, has_keys=bool(app.state.keys.keys))
     app.openapi = lambda: document  # type: ignore[method-assign]
+    app.middleware_stack = Observed(app.build_middleware_stack(), app.state.draining, tracing)
     return app
 
 

@@ -12,8 +12,9 @@ from service.api import schemas
 from service.api.access import DecideRoute
 from service.api.body import SINGLE_LIMIT, read_body
 from service.api.document import BODY_PROBLEMS, body_schema, problems
+from service.api.observed import note_decision
 from service.api.problems import ProblemError, invalid_field
-from service.api.replies import encode, metrics_of, not_loaded, parse, respond, runtime_of, serving_of
+from service.api.replies import encode, metrics_of, not_loaded, parse, respond, runtime_of, serving_of, vitals_of
 from service.decision.model import Catalogue
 from service.decision.model import Request as Asked
 from service.online import Ask, Decided, IdempotencyConflict, NothingLoaded, Repeat, UnknownCustomer
@@ -64,6 +65,8 @@ async def decisions(request: Request) -> Response:
     metrics = metrics_of(request)
     if isinstance(decided, Decided):
         metrics.decided(decided)
+        vitals_of(request).decided(decided)
+        note_decision(request, decided)
     metrics.seconds.labels("decisions").observe(perf_counter() - started)
     response = respond(answer)
     if isinstance(decided, Repeat):

@@ -13,7 +13,7 @@ from service.api.access import OutcomeRoute
 from service.api.body import LIST_LIMIT, SINGLE_LIMIT, read_body, read_json
 from service.api.document import BODY_PROBLEMS, LIST_ITEMS, body_schema, problems
 from service.api.problems import ProblemError, invalid, invalid_field
-from service.api.replies import metrics_of, respond, runtime_of
+from service.api.replies import metrics_of, respond, runtime_of, vitals_of
 from service.ports import Event, Outcome, Receipt, StoreUnavailable
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -80,7 +80,8 @@ async def take_in(
                 raise invalid(error, model) from None
             receipts[i] = refused(item, f"{kind}_id", invalid(error, model, f"[{i}]."))
     try:
-        answers = await take([item for _, item in good]) if good else []
+        with vitals_of(request).step("append"):
+            answers = await take([item for _, item in good]) if good else []
     except StoreUnavailable:
         raise ProblemError(
             503, "journal", f"The {kind} could not be stored, so it is not acknowledged; send it again.", retry_after=1

@@ -22,9 +22,9 @@ class Metrics:
         self.folder = folder
         self.registry = CollectorRegistry()
         self.decisions = Counter("nba_decisions", "Decisions", ["channel", "arm"], registry=self.registry)
-        self.shown = Counter("nba_actions_shown", "Actions shown", ["issue", "channel"], registry=self.registry)
+        self.shown = Counter("nba_actions_shown", "Actions shown", ["issue", "arm", "channel"], registry=self.registry)
         self.empty = Counter(
-            "nba_decisions_without_action", "Decisions that show nothing", ["channel"], registry=self.registry
+            "nba_decisions_without_action", "Decisions that show nothing", ["channel", "arm"], registry=self.registry
         )
         self.degraded = Counter("nba_degraded", "Degraded decisions", ["reason"], registry=self.registry)
         self.receipts = Counter("nba_intake", "Outcomes and events", ["kind", "status"], registry=self.registry)
@@ -35,7 +35,7 @@ class Metrics:
         self.model = Gauge(
             "nba_model_info",
             "Processes that serve this model and catalogue now",
-            ["model", "catalogue"],
+            ["model", "catalogue", "features"],
             registry=self.registry,
             multiprocess_mode="livesum",
         )
@@ -51,19 +51,21 @@ class Metrics:
     def decided(self, decided: Decided) -> None:
         """Count a decision."""
         decisions = decided.decisions
-        channel = decisions.request.channel
-        self.decisions.labels(channel, decisions.arms[0]).inc()
+        channel, arm = decisions.request.channel, decisions.arms[0]
+        self.decisions.labels(channel, arm).inc()
         for reason in decided.degraded_reasons:
             self.degraded.labels(reason).inc()
         if not decisions.chosen[0]:
-            self.empty.labels(channel).inc()
+            self.empty.labels(channel, arm).inc()
         catalogue = decided.serving.catalogue.catalogue
         for choice in decisions.chosen[0]:
-            self.shown.labels(catalogue.actions[decisions.actions[choice.candidate]].issue, channel).inc()
+            self.shown.labels(catalogue.actions[decisions.actions[choice.candidate]].issue, arm, channel).inc()
 
     def serves(self, serving: Serving) -> None:
         """Say what serves now; what served before falls to 0, since shared series cannot be removed."""
-        now = self.model.labels(serving.scorer.version, serving.catalogue.catalogue.version)
+        now = self.model.labels(
+            serving.scorer.version, serving.catalogue.catalogue.version, serving.bundle.features_version
+        )
         if self._served is not None:
             self._served.set(0)
         now.set(1)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from service.api.body import read_json
 from service.api.metrics import Metrics
 from service.api.problems import ProblemError, invalid
+from service.api.vitals import Vitals
 from service.bootstrap import Runtime
 from service.online import Serving
 
@@ -41,6 +42,12 @@ def metrics_of(request: Request) -> Metrics:
     """Return the metrics of this process."""
     metrics: Metrics = request.app.state.metrics
     return metrics
+
+
+def vitals_of(request: Request) -> Vitals:
+    """Return the measurements of this process."""
+    vitals: Vitals = request.app.state.vitals
+    return vitals
 
 
 def serving_of(request: Request) -> Serving:

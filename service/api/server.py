@@ -9,11 +9,12 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.draining import DrainingServer
 from service.api.wire import server_options
 from service.supervisor import BEAT_SECONDS
 
 
-class Server(uvicorn.Server):
+class Server(DrainingServer):
     """Tells its supervisor that it is warm, then that it lives; ends when the supervisor is gone."""
 
     def __init__(self, config: uvicorn.Config, link: socket.socket | None = None) -> None:
@@ -42,4 +43,7 @@ class Server(uvicorn.Server):
 def run(application: FastAPI, bound: socket.socket, link: socket.socket | None, log_level: str) -> None:
     """Serve on a bound socket until a signal."""
     config = uvicorn.Config(application, log_level=log_level, **server_options())
-    Server(config, link).run(sockets=[bound])
+    server = Server(config, link)
+    server.draining = application.state.draining
+    server.drain_seconds = application.state.settings.drain_seconds
+    server.run(sockets=[bound])

@@ -180,4 +180,11 @@ class Wire(HttpToolsProtocol):
 
 def server_options() -> dict[str, Any]:
     """Return what every `uvicorn.Config` of this service must say."""
-    return {"http": Wire, "ws": "none", "access_log": False, "server_header": False, "timeout_graceful_shutdown": 5}
+    return {
+        "http": Wire,
+        "ws": "none",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": 5,
+    }

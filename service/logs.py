@@ -1,0 +1,120 @@
+"""The log: one JSON line an event, on stderr, and no line holds what a caller sent or what is known of a customer.
+
+Decides which text may be written. Messages of our own loggers are; of foreign ones only the constant part, of
+exceptions that are not ours only the kind and where they arose, since both may repeat a body, a key or a value. What a
+request was about is said by fields that the API chooses. Knows no route and no store.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import traceback
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+OWN = ("nba", "service", "features", "training", "uvicorn")
+"""Loggers whose messages are constants of the code and harmless arguments."""
+MAX_EVENT, MAX_FRAMES = 2_000, 6
+current_request: ContextVar[str | None] = ContextVar("nba_request", default=None)
+"""The request that the present task answers, so that each line on the way can name it."""
+
+
+class JsonLines(logging.Formatter):
+    """Writes a record as one line of JSON.
+
+    Args:
+        trusts_all: Write foreign messages and exceptions whole; for processes that never see a customer.
+    """
+
+    def __init__(self, *, trusts_all: bool = False) -> None:
+        super().__init__()
+        self._trusts_all = trusts_all
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "level": record.levelname.lower(),
+            "event": self._event(record)[:MAX_EVENT],
+            "logger": record.name,
+        }
+        request_id = current_request.get()
+        if request_id is not None:
+            line["request_id"] = request_id
+        fields: dict[str, Any] | None = getattr(record, "fields", None)
+        if fields:
+            line.update(fields)
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = self._said(record.exc_info[1])
+            line["where"] = where(record.exc_info[1].__traceback__)
+        return json.dumps(line, default=lambda value: type(value).__name__)
+
+    def _event(self, record: logging.LogRecord) -> str:
+        if self._trusts_all or record.name.partition(".")[0] in OWN:
+            arguments = record.args
+            if isinstance(arguments, tuple):
+                arguments = tuple(self._said(a) if isinstance(a, BaseException) else a for a in arguments)
+            return str(record.msg) % arguments if arguments else str(record.msg).strip()
+        if record.name == "py.warnings" and isinstance(record.args, tuple) and record.args:
+            return ": ".join(str(record.args[0]).split(": ", 2)[:2])
+        return str(record.msg).partition("\n")[0] if isinstance(record.msg, str) else type(record.msg).__name__
+
+    def _said(self, error: BaseException) -> str:
+        kind = type(error).__name__
+        if self._trusts_all or type(error).__module__.partition(".")[0] in OWN:
+            return f"{kind}: {error}"[:MAX_EVENT]
+        if isinstance(error, OSError) and error.strerror:
+            return f"{kind}: {error.strerror}"
+        return kind
+
+
+def where(trace: TracebackType | None) -> list[str]:
+    """Return the innermost frames as `file:line function`, without the code's text or any value."""
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)[-MAX_FRAMES:]]
+
+
+def set_up_logs(level: str, *, trusts_all: bool = False) -> None:
+    """Send every logger of this process, its warnings and its last exception through one formatter to stderr.
+
+    Args:
+        level: The least level that is written.
+        trusts_all: As of `JsonLines`.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(trusts_all=trusts_all))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.captureWarnings(True)
+    logging.raiseExceptions = False
+    sys.excepthook = _on_last_exception
+    threading.excepthook = lambda ended: _on_last_exception(ended.exc_type, ended.exc_value, ended.exc_traceback)
+
+
+def write_line(logger: logging.Logger, level: int, event: str, fields: dict[str, Any]) -> None:
+    """Write an event with fields, without looking for the caller in the stack: for lines that come with each request.
+
+    Args:
+        fields: Written as they are; the caller chooses them so that none says anything of a customer.
+    """
+    if logger.isEnabledFor(level):
+        record = logging.LogRecord(logger.name, level, "", 0, event, None, None)
+        record.fields = fields
+        logger.handle(record)
+
+
+def _on_last_exception(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is None or issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("nba").critical("a defect ended this", exc_info=(kind, error, trace))
