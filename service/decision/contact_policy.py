@@ -142,4 +142,6 @@ def counter_key(cap: Cap, action: Action | None) -> str | None:
     if action is None:
         return None
     key = {"issue": action.issue, "group": action.group, "action": action.id}[cap.scope]
-    return key if cap.scope_id in ("*", key) else None
+    # What needs no consent is always available: it is capped only where a cap names it.
+    is_bound = action.is_marketing if cap.scope_id == "*" else cap.scope_id == key
+    return key if is_bound else None

@@ -94,7 +94,8 @@ class Cap:
 
     Attributes:
         scope: all | marketing | issue | group | action.
-        scope_id: Which issue, group or action; "*" for each on its own; "" for all and marketing.
+        scope_id: Which issue, group or action; "*" for each on its own, of those that are
+            marketing; "" for all and marketing.
         counted: decision | impression | click | accept | reject.
         window_seconds: Rolling window before the decision time.
     """

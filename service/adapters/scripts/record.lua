@@ -43,7 +43,11 @@ local function counter_key(cap, contact)
     return nil
   end
   local key = contact[position[scope]]
-  if scope_id == '*' or scope_id == key then return key end
+  if scope_id == '*' then
+    if contact[7] then return key end
+    return nil
+  end
+  if scope_id == key then return key end
   return nil
 end
 

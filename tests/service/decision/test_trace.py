@@ -83,10 +83,15 @@ def test_a_rule_shows_what_it_read(small: CompiledCatalogue) -> None:
     assert entries["fish"]["facts"] == {"known": True, "days_since_aisle_purchase__seafood": 20.0}
     assert entries["cake"]["facts"] == {"device": "ios"}
     assert entries["rare"]["facts"] == {"largest_basket": 150.0}
-    assert entries["help"]["cap"] == "declined"
+    assert "cap" not in entries["help"]
     assert entries["win_back"]["stage"] == "ranked"
     assert entries["win_back"]["factors"].keys() == {"propensity", "value", "cost", "priority"}
     assert entries["summer"]["reason"] == WORDS[Stage.OUT_OF_DATES]
+    declined = described({**SHOPPER, "contacts": [["reject", "win_back", 2]]})
+    entries = {
+        entry["action_id"]: entry for entry in trace(decide(declined, request, small, None, NOW, keys_for(1)), small, 0)
+    }
+    assert (entries["win_back"]["cap"], entries["win_back"]["stage"]) == ("declined", "contact_policy")
     stranger = decide(described({}), request, small, None, NOW, keys_for(1))
     entries = {entry["action_id"]: entry for entry in trace(stranger, small, 0)}
     assert entries["win_back"]["facts"] == {"stage": None}
