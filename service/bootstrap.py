@@ -18,8 +18,9 @@ from service.adapters.bundle_dir import BundleDir
 from service.adapters.clock import WallClock, open_clock
 from service.adapters.connection import Link
 from service.adapters.embedded import EmbeddedServer
+from service.adapters.redis_gather import FactSource
 from service.adapters.redis_journal import RedisJournal
-from service.adapters.redis_state import FactSource, RedisState
+from service.adapters.redis_state import RedisState
 from service.adapters.server_keeper import keep_running
 from service.catalogue.loader import CatalogueError, load_catalogue
 from service.decision.engine import CompiledCatalogue, compile_catalogue
