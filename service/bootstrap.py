@@ -37,31 +37,58 @@ FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
 
 @dataclass
 class Reloader:
-    """Follows the current bundle and the catalogue file; swaps one reference; keeps the old one on any error."""
+    """Follows the current bundle and the catalogue file; swaps one reference; keeps the old one on any error.
+
+    A catalogue that changes is read once it has looked the same twice, so that nobody's half-written file is taken.
+    """
 
     catalogue_path: Path
     bundles: BundleDir
     on_reload: Callable[[str, str, Serving | None], None] = lambda kind, result, serving: None
     serving: Serving | None = None
     _catalogue: CompiledCatalogue | None = None
-    _catalogue_stamp: tuple[int, int] | None = None
+    _seen: tuple[int, ...] | None = None
+    _read: tuple[int, ...] | None = None
     _bundle: Bundle | None = None
-    _refused: str | None = None
+    _refused: tuple[str, object] | None = None
 
     def look(self) -> None:
-        """Load what changed, then swap. Blocking: runs in a thread."""
+        """Load what changed, then swap. Blocking: for the start, before anything is answered."""
+        found = self.find()
+        if found is not None:
+            self.swap(found)
+
+    async def follow(self, every_seconds: float) -> None:
+        """Look again and again: load in a thread, swap on the event loop, where no request can stand half way."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            try:
+                found = await asyncio.to_thread(self.find)
+                if found is not None:
+                    self.swap(found)
+            except Exception:  # a defect in loading must not end the following of later versions
+                log.exception("loading failed, what serves goes on")
+
+    def find(self) -> Serving | None:
+        """Return what should serve from now on, or None where nothing changed. Blocking: runs in a thread."""
         changed = self._look_for_catalogue() | self._look_for_bundle()
-        if changed and self._catalogue and self._bundle:
-            self.serving = Serving(self._catalogue, self._bundle, self._bundle.scorer_for(self._catalogue))
-            self.on_reload("serving", "swapped", self.serving)
+        if not (changed and self._catalogue and self._bundle):
+            return None
+        return Serving(self._catalogue, self._bundle, self._bundle.scorer_for(self._catalogue))
+
+    def swap(self, serving: Serving) -> None:
+        """Let it serve; decisions that have begun end with what they began with."""
+        self.serving = serving
+        self.on_reload("serving", "swapped", serving)
 
     def _look_for_catalogue(self) -> bool:
         try:
             stat = self.catalogue_path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size)
-            if stamp == self._catalogue_stamp:
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            is_settled, self._seen = self._catalogue is None or stamp == self._seen, stamp
+            if stamp == self._read or not is_settled:
                 return False
-            self._catalogue_stamp = stamp
+            self._read = stamp
             self._catalogue = compile_catalogue(load_catalogue(self.catalogue_path), Columns())
         except (CatalogueError, OSError) as error:
             log.error("catalogue refused, the one in use goes on: %s", error)
@@ -72,23 +99,22 @@ class Reloader:
 
     def _look_for_bundle(self) -> bool:
         digest = self.bundles.current()
-        if digest is None or digest == self._refused or (self._bundle and digest == self._bundle.digest):
+        if digest is None or (self._bundle and digest == self._bundle.digest):
             return False
-        try:
-            self._bundle = self.bundles.load(digest)
-        except BundleRefused as error:
-            self._refused = digest
-            log.error("bundle %s refused, the one in use goes on: %s", digest[:12], error)
-            self.on_reload("bundle", "rejected", None)
+        tried = (digest, self.bundles.stamp(digest))
+        if tried == self._refused:  # until the agent makes it anew or another becomes current
             return False
-        self.on_reload("bundle", "loaded", None)
-        return True
-
-    async def follow(self, every_seconds: float) -> None:
-        """Look again and again, off the event loop."""
-        while True:
-            await asyncio.sleep(every_seconds)
-            await asyncio.to_thread(self.look)
+        for candidate in (digest, *(self.bundles.others(digest) if self._bundle is None else ())):
+            try:
+                self._bundle = self.bundles.load(candidate)
+            except BundleRefused as error:
+                self._refused = tried
+                log.error("bundle %s refused, the one in use goes on: %s", candidate[:12], error)
+                self.on_reload("bundle", "rejected", None)
+            else:
+                self.on_reload("bundle", "loaded", None)
+                return True
+        return False
 
 
 @dataclass(frozen=True)

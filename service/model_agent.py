@@ -12,8 +12,10 @@ import os
 import random
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from features.contract import REGISTERED_MODEL
 from features.version import features_version
@@ -22,6 +24,7 @@ from service.adapters.bundle_dir import (
     MAX_FILE_BYTES,
     check_plan,
     current_digest,
+    prune_bundles,
     read_checked,
     read_plan,
     set_current,
@@ -29,6 +32,7 @@ from service.adapters.bundle_dir import (
 )
 from service.adapters.feast_plan import resolve_plan
 from service.adapters.model_check import check_in_child
+from service.decision.record import FILES_TAG, files_digest
 from service.ports import BundleRefused
 
 logger = logging.getLogger(__name__)
@@ -50,7 +54,13 @@ MLFLOW_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 """How this process uses MLflow where the environment does not say: its client's defaults wait for minutes."""
+ASK_SECONDS, FETCH_SECONDS = 20.0, 120.0
+"""In all, for the question which version is champion, and for its files."""
+KEPT_BUNDLES, KEPT_SECONDS, KEPT_REFUSALS = 2, 86_400.0, 50
+"""Bundles besides the current one, the age below which all stay, and reasons in refused.json, the newest."""
 FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
+Answer = TypeVar("Answer")
+_asking = threading.Lock()
 
 
 def sync_once(models: Path, mlflow_uri: str, feast_registry: str, feature_repo: Path = FEATURE_REPO) -> str | None:
@@ -69,18 +79,18 @@ def sync_once(models: Path, mlflow_uri: str, feast_registry: str, feature_repo: 
         BundleRefused: where the champion must not serve and was not refused before; the reason is in refused.json.
         Exception: of MLflow's or Feast's, where they cannot be reached; nothing was changed.
     """
-    champion = _champion(mlflow_uri)
+    champion = _in_time(ASK_SECONDS, lambda: _champion(mlflow_uri))
     current = current_digest(models)
     if champion is None:
         return current
-    version, source = champion
+    version, source, digest_of_files = champion
     name = f"{REGISTERED_MODEL}/{version}"
     refused = _read_refused(models)
     mark = f"{name} {source} {features_version()}"
     if mark in refused or (current is not None and _is_made_from(models / current, name, source)):
         return current
     try:
-        files = _fetch_checked(mlflow_uri, version)
+        files = _fetch_checked(mlflow_uri, version, digest_of_files)
     except ValueError as error:
         _write_refused(models, {**refused, mark: str(error)})
         raise BundleRefused(f"{name}: {error}") from error
@@ -109,6 +119,7 @@ def follow(
         try:
             sync_once(models, mlflow_uri, feast_registry, feature_repo)
             wait = every_seconds
+            prune_bundles(models, keep=KEPT_BUNDLES, younger_seconds=KEPT_SECONDS, now=time.time())
         except BundleRefused as error:
             logger.error("refused, the bundle in use stays: %s", error)
         except Exception as error:  # an agent outlives whatever MLflow or Feast throw
@@ -117,8 +128,38 @@ def follow(
         stop.wait(wait * random.uniform(0.8, 1.2))
 
 
-def _champion(mlflow_uri: str) -> tuple[str, str] | None:
-    """Return (version, what the registry knows it by for good), or None where no version has the alias."""
+def _in_time(seconds: float, call: Callable[[], Answer]) -> Answer:
+    """Return what a call to MLflow returns, within so many seconds in all: its client's own limit is for each read.
+
+    Raises:
+        TimeoutError: also where the call before, which was given up, has still not come back: one at a time.
+        Exception: whatever the call raises.
+    """
+    if not _asking.acquire(blocking=False):
+        raise TimeoutError("MLflow has not come back from the question before")
+    found: list[Answer] = []
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:  # handed to the caller
+            failed.append(error)
+        finally:
+            _asking.release()
+
+    asking = threading.Thread(target=ask, daemon=True, name="mlflow")
+    asking.start()
+    asking.join(seconds)
+    if failed:
+        raise failed[0]
+    if not found:
+        raise TimeoutError(f"MLflow did not answer within {seconds:g} s")
+    return found[0]
+
+
+def _champion(mlflow_uri: str) -> tuple[str, str, str | None] | None:
+    """Return (version, what the registry knows it by for good, digest of its files), or None without a champion."""
     for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -131,19 +172,32 @@ def _champion(mlflow_uri: str) -> tuple[str, str] | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-    return str(version.version), f"{version.source} {version.run_id}"
+    return str(version.version), f"{version.source} {version.run_id}", version.tags.get(FILES_TAG)
 
 
-def _fetch_checked(mlflow_uri: str, version: str) -> dict[str, bytes]:
-    """Fetch a version's files and check them in a child process; golden.json comes back with this machine's bits."""
+def _fetch_checked(mlflow_uri: str, version: str, digest: str | None) -> dict[str, bytes]:
+    """Fetch a version's files and check them in a child process; golden.json comes back with this machine's bits.
+
+    Args:
+        digest: Of the files as training wrote them; None for a version that was registered without.
+    """
     with tempfile.TemporaryDirectory(prefix="nba-agent-") as temporary:
         folder = Path(temporary)
-        for name, artifact in FETCHED.items():
-            _fetch(mlflow_uri, f"models:/{REGISTERED_MODEL}/{version}/{artifact}", folder / name)
-        golden = check_in_child(folder)
+        _in_time(FETCH_SECONDS, lambda: _fetch_all(mlflow_uri, version, folder))
         files = {name: (folder / name).read_bytes() for name in FETCHED}
+        if digest is None:
+            logger.warning("version %s has no tag %s: only its golden rows tell of damage", version, FILES_TAG)
+        elif files_digest(files) != digest:
+            raise ValueError(f"its files are not those that training wrote (tag {FILES_TAG}); register it again")
+        golden = check_in_child(folder)
     files["golden.json"] = json.dumps(golden).encode()
     return files
+
+
+def _fetch_all(mlflow_uri: str, version: str, folder: Path) -> bool:
+    for name, artifact in FETCHED.items():
+        _fetch(mlflow_uri, f"models:/{REGISTERED_MODEL}/{version}/{artifact}", folder / name)
+    return True
 
 
 def _fetch(mlflow_uri: str, uri: str, target: Path) -> None:
@@ -185,5 +239,6 @@ def _read_refused(models: Path) -> dict[str, str]:
 def _write_refused(models: Path, refused: dict[str, str]) -> None:
     models.mkdir(parents=True, exist_ok=True)
     new = models / f".{REFUSED}-{os.getpid()}"
-    new.write_text(json.dumps(refused, indent=1, sort_keys=True), encoding="utf-8")
+    kept = dict(list(refused.items())[-KEPT_REFUSALS:])
+    new.write_text(json.dumps(kept, indent=1), encoding="utf-8")
     os.replace(new, models / REFUSED)

@@ -25,6 +25,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from features.contract import FEATURE_SERVICE, REGISTERED_MODEL
 from features.version import features_version
 from service.decision.model import ISSUES
+from service.decision.record import FILES_TAG, files_digest
 from training.dataset import Dataset, FactsOf, build_dataset, feast_facts, label_rows, monthly_moments
 from training.documents import documents
 from training.evaluate import auc_interval, flatten, measure
@@ -173,8 +174,11 @@ def register_version(
             )
             beside = folder / "beside"
             beside.mkdir()
-            for name, document in documents(dataset, trained).items():
-                (beside / name).write_text(json.dumps(document), encoding="utf-8")
+            files = {name: json.dumps(document).encode() for name, document in documents(dataset, trained).items()}
+            for name, content in files.items():
+                (beside / name).write_bytes(content)
+            files["model.txt"] = trained.booster.model_to_string().encode()
+            tags[FILES_TAG] = files_digest(files)
             client.log_model_artifacts(logged.model_id, str(beside))
             version = mlflow.register_model(logged.model_uri, REGISTERED_MODEL, tags=tags).version
         client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)

@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,38 @@ def current_digest(models: Path) -> str | None:
     return text if _DIGEST.fullmatch(text) else None
 
 
+def bundles_by_age(models: Path) -> tuple[str, ...]:
+    """Return the digests of the bundles in a folder, the youngest first."""
+    dated = []
+    for folder in models.iterdir() if models.is_dir() else ():
+        with suppress(OSError):
+            if _DIGEST.fullmatch(folder.name):
+                dated.append(((folder / MANIFEST).stat().st_mtime_ns, folder.name))
+    return tuple(name for _, name in sorted(dated, reverse=True))
+
+
+def prune_bundles(models: Path, *, keep: int, younger_seconds: float, now: float) -> tuple[str, ...]:
+    """Delete old bundles and what a broken-off write left; return the digests of those deleted.
+
+    Args:
+        keep: So many besides the current one stay, the youngest.
+        younger_seconds: What is younger than this stays too: a serving process may be about to load it.
+        now: Unix seconds.
+    """
+    current = current_digest(models)
+    kept = [name for name in bundles_by_age(models) if name != current]
+    pruned = []
+    for name in kept[keep:]:
+        if now - (models / name / MANIFEST).stat().st_mtime > younger_seconds:
+            shutil.rmtree(models / name, ignore_errors=True)
+            pruned.append(name)
+    for folder in (*models.glob(".new-*"), *models.glob(".damaged-*")):
+        with suppress(OSError):
+            if now - folder.stat().st_mtime > younger_seconds:
+                shutil.rmtree(folder, ignore_errors=True)
+    return tuple(pruned)
+
+
 def read_plan(document: Mapping[str, Any]) -> FactPlan:
     """Read a plan from plan.json; hash fields and key parts are hex there."""
     return FactPlan(
@@ -133,6 +166,18 @@ class BundleDir:
     def current(self) -> str | None:
         """Return the digest that should be served now, or None where there never was one."""
         return current_digest(self._models)
+
+    def stamp(self, digest: str) -> tuple[int, int] | None:
+        """Return what changes when the bundle of this digest is made anew, or None where there is none."""
+        try:
+            stat = (self._models / digest).stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
+
+    def others(self, digest: str) -> tuple[str, ...]:
+        """Return the other bundles on disk, the youngest first: what to boot from where the current one is damaged."""
+        return tuple(found for found in bundles_by_age(self._models) if found != digest)
 
     def load(self, digest: str) -> Bundle:
         """Load, warm and check a bundle against its golden rows.

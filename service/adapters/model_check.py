@@ -107,6 +107,18 @@ def check_header(text: str, inputs: list[str]) -> None:
         raise ValueError(f"the model's objective is {lines.get('objective')!r}; expected 'binary sigmoid:1'")
     if lines.get("feature_names", "").split(" ") != inputs:
         raise ValueError("the model's inputs are not the contract's, in its order")
+    check_numbers(text)
+
+
+def check_numbers(text: str) -> None:
+    """Raise ValueError for a leaf that is no score: a leaf that no golden row reaches must be sound as well."""
+    for line in text.splitlines():
+        name, _, listed = line.partition("=")
+        if name in ("leaf_value", "threshold"):
+            numbers = [float(number) for number in listed.split(" ")]
+            limit = MAX_RAW if name == "leaf_value" else float("inf")
+            if not all(abs(number) <= limit for number in numbers):  # NaN is not
+                raise ValueError(f"the model has a {name} that is no number within reason")
 
 
 def main(folder: str) -> int:

@@ -6,8 +6,9 @@ decision id carries it, the random key of a decision.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
 PARTITIONS = 64
 """Streams and state keys of a customer carry the tag of one of these; never changed after the first write."""
@@ -115,3 +116,12 @@ BUNDLE_FILES = (
     "golden.json",
 )
 """Files of a bundle beside manifest.json, which holds the SHA-256 of each, and the versions of model and features."""
+
+FILES_TAG = "files_sha256"
+"""Tag of a model version: `files_digest` of what training wrote, kept apart from the files themselves."""
+
+
+def files_digest(files: Mapping[str, bytes]) -> str:
+    """Return one SHA-256 for a model's files, by the names that they have in a bundle, without the plan."""
+    listed = "".join(f"{sha256(files[name]).hexdigest()}  {name}\n" for name in BUNDLE_FILES if name != "plan.json")
+    return sha256(listed.encode()).hexdigest()
