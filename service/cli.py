@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import logging
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from contextlib import AsyncExitStack, ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,7 +21,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from service.logs import set_up_logs
 from service.settings import Settings
@@ -257,6 +261,24 @@ def switch(
 
     asyncio.run(set_it())
     console.print(f"nba: {scope} {scope_id} {'resumed' if resume else 'paused'}")
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+    """Say what is configured, reachable, stale or dangerous, and what to do; exit code 1 when something is wrong."""
+    from service import doctor as examination
+
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(action="ignore"):
+        found = examination.examine(Settings())
+    if as_json:
+        typer.echo(examination.as_json(found))
+    else:
+        table = Table("", "check", "found", "what to do", box=None, padding=(0, 2, 0, 0))
+        styles = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
+        for one in found:
+            table.add_row(one.status, one.check, escape(one.found), escape(one.remedy), style=styles[one.status])
+        Console().print(table)
+    raise typer.Exit(0 if examination.is_healthy(found) else 1)
 
 
 @catalogue_app.command()
