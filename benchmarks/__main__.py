@@ -17,6 +17,7 @@ import redis
 from benchmarks import report
 from benchmarks.introduction import CHANNEL, PLACEMENT, SLOTS
 from benchmarks.load import Load, LoadFailed
+from benchmarks.machine import describe_machine
 from benchmarks.online import REDIS_TITLES, Plan, contestants, run_rounds
 from benchmarks.processes import Cores, ProcessFailed, busy_share, choose_cores
 from benchmarks.world import NotReady, World, open_world
@@ -89,7 +90,7 @@ def measure_online(asked: argparse.Namespace, core: str) -> None:
             titles = {c.name: c.title for c in contestants(world)} | REDIS_TITLES
             rounds = run_rounds(world, load, folder, cores, plan, say)
             others = {"others_before": before, "others_after": busy_share(QUIET_SECONDS)}
-            environment = {**others, **report.describe_machine(), **describe_run(world, cores, load)}
+            environment = {**others, **describe_machine(), **describe_run(world, cores, load)}
             report.write_report(report.Run(plan, titles, rounds, environment, core), asked.out)
     say(f"written: {asked.out / 'performance.md'} and performance.json")
 

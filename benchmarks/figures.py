@@ -47,6 +47,7 @@ class Round:
         one, many: At one connection and at `connections` of them.
         cpu_ms: CPU milliseconds of the contestant's process a request, in the window of many connections.
         cpu_share: Share of its core that the process used in that window.
+        waited_share: Share of that window in which its main thread was ready and the core ran something else.
         rss_mb: Resident memory after the load. start_seconds: From the start of the process to its first answer.
         degraded: Answers of both windows with the most frequent degraded reason; there may be some with others alone.
         logged: Decisions found in the log after both windows, less the answers counted; negative if any is missing.
@@ -58,6 +59,7 @@ class Round:
     many: Window
     cpu_ms: float
     cpu_share: float
+    waited_share: float | None = None
     rss_mb: float | None = None
     start_seconds: float | None = None
     degraded: int | None = None

@@ -28,6 +28,7 @@ from benchmarks.processes import (
     on_core,
     resident_mb,
     running,
+    waited_seconds,
 )
 from benchmarks.state import clear_state, degraded_in, weigh
 from benchmarks.world import World
@@ -131,14 +132,14 @@ def run_contestant(contestant: Contestant, world: World, load: Load, folder: Pat
             degraded = _degraded(port) if contestant.is_ours else None
             time.sleep(SETTLE_SECONDS)
             one = load.run(port, 1, plan.one_seconds)
-            cpu = cpu_seconds(process.pid)
+            cpu, waited = cpu_seconds(process.pid), waited_seconds(process.pid)
             many = load.run(port, plan.connections, plan.many_seconds)
-            cpu = cpu_seconds(process.pid) - cpu
+            cpu, waited = cpu_seconds(process.pid) - cpu, waited_seconds(process.pid) - waited
         if process.poll() is not None:
             raise ProcessFailed(f"{contestant.name} ended under load (warmed up by {warm.requests} requests)")
         done = Round(
             one, many, cpu * 1000 / max(many.requests, 1), cpu / many.seconds,
-            resident_mb(process.pid), start_seconds,
+            waited / many.seconds, resident_mb(process.pid), start_seconds,
         )  # fmt: skip
         if degraded is None:
             return done

@@ -114,6 +114,11 @@ def cpu_seconds(pid: int) -> float:
     return parse_cpu(Path(f"/proc/{pid}/stat").read_text())
 
 
+def waited_seconds(pid: int) -> float:
+    """Return how long a process's main thread was ready to run and its core ran something else."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 def parse_cpu(stat: str) -> float:
     """Read utime + stime, in seconds, of a line of /proc/<pid>/stat; the name in it may hold blanks and brackets."""
     fields = stat.rpartition(")")[2].split()

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Round, medians, ratio
 from benchmarks.online import REDIS_TITLES, Plan
 
-PACKAGES = (
-    "fastapi", "uvicorn", "feast", "mlflow", "lightgbm", "pylignum", "pandas", "numpy", "redis", "hiredis", "pydantic",
-)  # fmt: skip
 COMPARED = (
     ("many_per_second", "decisions a second", True),
     ("one_p50_ms", "p50 at one connection", False),
@@ -27,6 +22,8 @@ COMPARED = (
     ("start_seconds", "start to first decision", False),
 )
 """Figure, words, whether more is better."""
+SPOILED = 0.1
+"""Share of a core that others may take before a run is worth nothing."""
 OURS, STOCK, NOOP = "ours", "stock", "noop"
 
 
@@ -45,28 +42,6 @@ class Run:
     rounds: Mapping[str, Sequence[Round]]
     environment: Mapping[str, Any]
     core: str
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return processor, cores, memory, system and versions."""
-    cpu = Path("/proc/cpuinfo").read_text()
-    models = [line.partition(":")[2].strip() for line in cpu.splitlines() if line.startswith("model name")]
-    memory = Path("/proc/meminfo").read_text().split(None, 2)[1]
-    return {
-        "processor": models[0] if models else platform.machine(),
-        "cores": cpu.count("processor\t"),
-        "memory_gb": round(int(memory) * 1024 / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def write_report(run: Run, folder: Path) -> None:
@@ -100,6 +75,7 @@ def as_markdown(run: Run, means: Mapping[str, Mapping[str, float | None]]) -> st
     parts = [
         "# Performance",
         "Written by `make bench`; every figure is of that run. " + _when(environment),
+        *_disturbed(environment, means),
         "## The yardstick",
         _table(run, means),
         f"Medians of {plan.rounds} rounds, contestants interleaved and started afresh in each. Latency at one "
@@ -129,6 +105,18 @@ def _when(environment: Mapping[str, Any]) -> str:
         f"{environment['cores']} cores, {environment['memory_gb']} GB, {environment['system']}; "
         f"Python {environment['python']}, {environment['server']}, {packages}."
     )
+
+
+def _disturbed(environment: Mapping[str, Any], means: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """Say how far other programs were in the way; a run that they spoiled says so on top."""
+    waited = max(means[name]["waited_share"] or 0.0 for name in (OURS, NOOP))
+    said = (
+        f"Other programs used {environment['others_before']:.0%} of all cores before the run and "
+        f"{environment['others_after']:.0%} after it; under load `nba serve` and the no-op, of one busy thread each, "
+        f"waited up to {waited:.0%} of the time for their core."
+    )
+    spoiled = max(environment["others_before"], environment["others_after"], waited) > SPOILED
+    return [f"**The machine was busy: do not cite these figures, run it again alone.** {said}" if spoiled else said]
 
 
 def _table(run: Run, means: Mapping[str, Mapping[str, float | None]]) -> str:
@@ -202,8 +190,6 @@ def _asked(run: Run, means: Mapping[str, Mapping[str, float | None]]) -> str:
             "writes nothing.",
             "- Deadlines of the store are one second in the rows of `nba serve`, so that every decision counted is a "
             "whole one; in the last of them they are as shipped, and what misses them is answered degraded.",
-            f"- Before the run other programs used {environment['others_before']:.0%} of all cores, after it "
-            f"{environment['others_after']:.0%}; where that is more than a few percent, run it again alone.",
             f"- Failures: {_sum(means, 'one_failures', 'many_failures')} of all requests. Degraded decisions, by "
             f"the most frequent reason: {_degraded(run)}.",
             "- Decisions that were answered and are not in the log (a degraded decision may not be): "

@@ -22,6 +22,7 @@ from benchmarks.processes import (
     pin,
     resident_mb,
     running,
+    waited_seconds,
 )
 
 BURN = "import time\nwhile time.process_time() < .4: pass\nprint(time.process_time(), flush=True)\ninput()"
@@ -46,6 +47,7 @@ def test_cpu_of_a_process_is_what_it_used():
             said = float(process.stdout.readline())
             assert cpu_seconds(process.pid) == pytest.approx(said, abs=0.05)
             assert 1 < resident_mb(process.pid) < 500
+            assert waited_seconds(process.pid) >= 0
         finally:
             process.kill()
 
