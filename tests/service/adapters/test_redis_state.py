@@ -232,10 +232,11 @@ CAPS = {
     "all counts and binds everything": (cap("all", "", "decision", 2), ("upsell_deli", "store_hours")),
     "marketing neither counts nor binds service": (cap("marketing", "", "decision", 2), ("upsell_deli",)),
     "an issue binds its own": (cap("issue", "upsell", "decision", 1), ("upsell_deli",)),
-    "each issue on its own": (cap("issue", "*", "decision", 1), ("upsell_deli", "store_hours")),
+    "each issue on its own, if it is marketing": (cap("issue", "*", "decision", 1), ("upsell_deli",)),
     "another issue does not bind": (cap("issue", "retention", "decision", 0), ()),
     "a group": (cap("group", "fresh", "decision", 0), ("upsell_deli",)),
-    "each action on its own": (cap("action", "*", "decision", 1), ("store_hours",)),
+    "each action on its own, if it is marketing": (cap("action", "*", "decision", 1), ()),
+    "a named action, marketing or not": (cap("action", "store_hours", "decision", 1), ("store_hours",)),
     "other channels do not count": (cap("all", "", "decision", 0, channels=("email",)), ()),
     "its own channel counts": (
         cap("all", "", "decision", 2, channels=("app", "email")),
@@ -424,6 +425,45 @@ def test_features_and_state_fail_each_for_itself(clean_url: str) -> None:
             assert gathered.degraded_reasons == ("log_unavailable", "state_unavailable")
 
     asyncio.run(scenario())
+
+
+def test_a_refused_command_costs_its_own_half_of_the_pipeline(
+    feast_world: tuple[Any, FactPlan], clean_url: str
+) -> None:
+    """A key of a wrong type or a command that is forbidden degrades facts or state, and leaves the other as it is."""
+    store, plan = feast_world
+    write_all(store, "a", a_row(1))
+    state_down = ("log_unavailable", "state_unavailable")
+
+    async def scenario(state: RedisState) -> None:
+        async def gather() -> Any:
+            return await state.gather(plan, ["a"], "app", time.time(), 1.0)
+
+        async def tell(*command: str | bytes) -> None:
+            await state._state.exchange([command], deadline_seconds=5, reason="")
+
+        await tell("SET", keys.contacts("a"), "no sorted set")
+        found = await gather()
+        assert found.degraded_reasons == state_down
+        np.testing.assert_array_equal(found.batch.facts[:, 0], a_row(1))
+        with pytest.raises(StoreUnavailable, match=r"script record: .*WRONGTYPE"):
+            await record(state, decision_row("a", NOW), caps=(cap("all", "", "decision", 1),))
+        await tell("DEL", keys.contacts("a"))
+        await tell("ACL", "SETUSER", "default", "-zrangebyscore")
+        try:
+            found = await gather()
+        finally:
+            await tell("ACL", "SETUSER", "default", "+zrangebyscore")
+        assert found.degraded_reasons == state_down
+        assert (await gather()).degraded_reasons == ()
+        key = FactReader(plan, LAYOUT).key("a")
+        await tell("DEL", key)
+        await tell("SET", key, "no hash")
+        found = await gather()
+        assert found.degraded_reasons == ("features_unavailable",)
+        assert found.batch.is_loggable
+
+    on(clean_url, scenario)
 
 
 def test_a_full_store_refuses_to_record_and_still_reads(tmp_path: Path) -> None:
