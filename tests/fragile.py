@@ -68,6 +68,12 @@ class OwnServer:
                 mine.restore(key, 0, source.dump(key), replace=True)
             return len(keys)
 
+    def forget(self, pattern: str) -> None:
+        """Delete the keys of a pattern."""
+        with redis.Redis(port=self.port) as mine:
+            for key in mine.scan_iter(pattern, count=1000):
+                mine.delete(key)
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         if self._process is None:

@@ -205,7 +205,7 @@ def test_a_store_that_reads_but_does_not_write(rig: Rig, fault: str) -> None:
         check_degraded(fault, found, {"log_unavailable"})
         again = rig.caller.decide(household)
         assert again.reasons == {"log_unavailable"}
-        assert not again.actions & shown
+        assert not again.actions & shown & MARKETING
         refused = rig.caller.call(
             "POST",
             "/v1/events",
@@ -368,7 +368,8 @@ def test_faults_under_load(
 ) -> None:
     """Eight callers at once through a fault: every answer is a 200 and safe, no cap is broken, then all is whole."""
     var = copy_of_models(small_world, tmp_path / "var")
-    asked = itertools.cycle([f"{fault}-{i}" for i in range(60)])
+    store.forget("nba:*:contacts:*")
+    asked = itertools.cycle(households)
     taken: list[tuple[float, str, Answer]] = []
     stop = threading.Event()
 
@@ -382,8 +383,8 @@ def test_faults_under_load(
 
     with service(var, store.url) as port:
         caller = Caller(port)
-        consents(caller, [f"{fault}-{i}" for i in range(60)])
-        Rig(store, caller, itertools.cycle(households)).until_whole()
+        consents(caller, households)
+        Rig(store, caller, asked).until_whole()
         threads = [threading.Thread(target=ask, args=(port,)) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -410,16 +411,17 @@ def test_faults_under_load(
     assert len(during) > 200
     assert {frozenset(answer.reasons) for answer in during} == {frozenset(ALL_DOWN)}
     assert len(after) > 50
-    whole = sum(answer.reasons == {"cold_start"} for answer in after) / len(after)
+    whole = sum(not answer.reasons for answer in after) / len(after)
     print(f"{fault}, after: {whole:.1%} whole")
-    assert whole > 0.9
+    assert whole > 0.9, {frozenset(answer.reasons) for answer in after}
     shown: dict[tuple[str, str], int] = {}
     for _, household, answer in taken:
         if "log_unavailable" in answer.reasons:
             assert answer.actions <= UNLOGGED - MARKETING
             continue
-        for action in answer.actions:
+        for action in answer.actions & MARKETING:
             shown[household, action] = shown.get((household, action), 0) + 1
+    print(f"{fault}: {len(shown)} marketing actions shown to households, each at most once")
     assert shown
     assert max(shown.values()) == 1, "an action was proposed twice within its fortnight"
 
