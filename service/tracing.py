@@ -1,4 +1,4 @@
-"""Traces of OpenTelemetry: spans of a request and of its steps. Where they are off nothing is imported or paid.
+"""Traces of OpenTelemetry: spans of a request and of its steps. Where they are off no SDK is imported.
 
 Decides where spans go: to the console, or to a collector by OTLP where the package that speaks it is installed. A span
 carries what the log may say and nothing more: names of steps, reasons, versions; never a customer.
