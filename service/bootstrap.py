@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -32,6 +33,7 @@ from service.settings import Settings
 
 log = logging.getLogger("nba")
 WARM_SECONDS = 0.2
+SWITCH_SECONDS = 0.0005
 FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
 
 
@@ -71,10 +73,15 @@ class Reloader:
 
     def find(self) -> Serving | None:
         """Return what should serve from now on, or None where nothing changed. Blocking: runs in a thread."""
-        changed = self._look_for_catalogue() | self._look_for_bundle()
-        if not (changed and self._catalogue and self._bundle):
-            return None
-        return Serving(self._catalogue, self._bundle, self._bundle.scorer_for(self._catalogue))
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)  # decisions go on meanwhile, and should not wait long for this thread
+        try:
+            changed = self._look_for_catalogue() | self._look_for_bundle()
+            if not (changed and self._catalogue and self._bundle):
+                return None
+            return Serving(self._catalogue, self._bundle, self._bundle.scorer_for(self._catalogue))
+        finally:
+            sys.setswitchinterval(before)
 
     def swap(self, serving: Serving) -> None:
         """Let it serve; decisions that have begun end with what they began with."""
