@@ -10,6 +10,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_a_killed_process_is_replaced_and_nobody_is_refused(several: Several) ->
         while not enough.is_set():
             try:
                 statuses.append(several.decide())
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, HTTPException) as error:
                 failed.append(error)
 
     asking = threading.Thread(target=ask_again)

@@ -109,7 +109,7 @@ class Rig:
 
     world: SmallWorld
     models: Path
-    caller: Caller
+    port: int
     tmp: Path
     versions: list[str] = field(default_factory=list)
 
@@ -138,7 +138,9 @@ class Rig:
     def check_serving(self) -> None:
         """See that the sound model is current and serves."""
         assert current_digest(self.models) == self.world.digest
-        answer = self.caller.decide("1", dry_run=True)
+        caller = Caller(self.port)
+        answer = caller.decide("1", dry_run=True)
+        caller.close()
         assert answer.status == 200
         assert answer.body["versions"]["model"].endswith(self.world.digest[:12])
 
@@ -147,11 +149,10 @@ class Rig:
 def rig(small_world: SmallWorld, tmp_path: Path) -> Iterator[Rig]:
     var = copy_of_models(small_world, tmp_path / "var")
     with service(var, None, NBA_RELOAD_SECONDS="0.02") as port:
-        rig = Rig(small_world, var / "models", Caller(port), tmp_path)
+        rig = Rig(small_world, var / "models", port, tmp_path)
         try:
             yield rig
         finally:
-            rig.caller.close()
             client = MlflowClient(small_world.mlflow_uri, small_world.mlflow_uri)
             client.set_registered_model_alias(REGISTERED_MODEL, "champion", "1")
             for version in rig.versions:
