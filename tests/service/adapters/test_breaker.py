@@ -84,6 +84,22 @@ def test_calls_that_fail_together_count_once_in_a_row() -> None:
     assert bench.breaker.state == "open"
 
 
+def test_two_hiccups_of_many_calls_do_not_open_it_and_more_do() -> None:
+    """Most of the last twenty calls may fail at two moments; at a third one it is no hiccup any more."""
+    bench = Bench()
+    bench.call(works=True)
+    for moment in range(3):
+        assert bench.breaker.state == "closed"
+        for _ in range(2):
+            bench.call(works=True)
+        begun = [bench.breaker.admit() for _ in range(6)]
+        bench.now += 0.01
+        for began in begun:
+            assert began is not None
+            bench.breaker.failed(began)
+        assert bench.breaker.state == ("open" if moment == 2 else "closed")
+
+
 def test_one_probe_at_a_time_and_its_answer_decides() -> None:
     """After the wait exactly one call is let through; its failure waits again, its success closes."""
     bench = opened()
