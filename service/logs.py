@@ -1,7 +1,7 @@
 """The log: one JSON line an event, on stderr, and no line holds what a caller sent or what is known of a customer.
 
 Decides which text may be written. Messages of our own loggers are; of foreign ones only the constant part, of
-exceptions that are not ours only the kind and where they arose, since both may repeat a body, a key or a value. What a
+exceptions but a few of ours only the kind and where they arose, since both may repeat a body, a key or a value. What a
 request was about is said by fields that the API chooses. Knows no route and no store.
 """
 
@@ -12,16 +12,27 @@ import logging
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 OWN = ("nba", "service", "features", "training", "uvicorn")
 """Loggers whose messages are constants of the code and harmless arguments."""
+QUOTED = (
+    "BundleRefused", "CatalogueError", "ClockFileError", "EmbeddedServerError", "KeysError", "LakeConflict", "NotOwner",
+    "StoreUnavailable",
+)  # fmt: skip
+"""Our exceptions whose text is written for the log. Others, also ours, may repeat what could not be read."""
 MAX_EVENT, MAX_FRAMES = 2_000, 6
 current_request: ContextVar[str | None] = ContextVar("nba_request", default=None)
 """The request that the present task answers, so that each line on the way can name it."""
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class JsonLines(logging.Formatter):
@@ -52,6 +63,9 @@ class JsonLines(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = self._said(record.exc_info[1])
             line["where"] = where(record.exc_info[1].__traceback__)
+        elif fields:  # of a line that comes with each request: short texts of our own
+            with suppress(UnicodeEncodeError):
+                return _encode(line).decode()
         return json.dumps(line, default=lambda value: type(value).__name__)
 
     def _event(self, record: logging.LogRecord) -> str:
@@ -66,7 +80,8 @@ class JsonLines(logging.Formatter):
 
     def _said(self, error: BaseException) -> str:
         kind = type(error).__name__
-        if self._trusts_all or type(error).__module__.partition(".")[0] in OWN:
+        is_quoted = kind in QUOTED and type(error).__module__.startswith("service.")
+        if self._trusts_all or is_quoted:
             return f"{kind}: {error}"[:MAX_EVENT]
         if isinstance(error, OSError) and error.strerror:
             return f"{kind}: {error.strerror}"
@@ -98,6 +113,7 @@ def set_up_logs(level: str, *, trusts_all: bool = False) -> None:
         logger.propagate = True
     logging.captureWarnings(True)
     logging.raiseExceptions = False
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     sys.excepthook = _on_last_exception
     threading.excepthook = lambda ended: _on_last_exception(ended.exc_type, ended.exc_value, ended.exc_traceback)
 
