@@ -253,15 +253,15 @@ def test_a_store_that_freezes_or_dies_costs_the_deadline(
 def test_a_late_answer_is_thrown_away(readers: Readers, store: Any) -> None:
     """A call that missed its deadline leaves nothing behind: the next one gets its own customer's facts."""
     for seed in range(6):
-        write_all(store, f"c{seed}", a_row(seed))
+        write_all(store, f"late {seed}", a_row(seed))
     missed = 0
     for turn in range(60):
-        early = readers.gather("sdk", [f"c{turn % 6}"], NOW.timestamp(), 0.0005)
+        early = readers.gather("sdk", [f"late {turn % 6}"], NOW.timestamp(), 0.0005)
         missed += "features_unavailable" in early.degraded_reasons
         time.sleep(0.02)
     found = None
     for _ in range(200):
-        found = readers.gather("sdk", ["c3"], NOW.timestamp())
+        found = readers.gather("sdk", ["late 3"], NOW.timestamp())
         if not found.degraded_reasons:
             break
         time.sleep(0.01)
