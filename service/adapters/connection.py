@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import hiredis
 
 from service.adapters.breaker import LATE_SECONDS, Breaker
+from service.adapters.deadline import Deadline
 from service.adapters.wire import Reply, Wire
 from service.ports import StoreUnavailable
 
@@ -130,13 +131,13 @@ class Link:
         if began is None:
             work.close()
             raise StoreUnavailable(reason, "not asked, since it did not answer before")
-        limit = asyncio.timeout(deadline_seconds)
+        limit = Deadline(deadline_seconds)
         try:
             async with limit:
                 replies = await work
         except OSError as error:  # a TimeoutError is one
-            is_timeout = limit.expired()
-            if breaker and is_timeout and asyncio.get_running_loop().time() - (limit.when() or 0.0) > LATE_SECONDS:
+            is_timeout = limit.is_expired
+            if breaker and is_timeout and limit.late_seconds > LATE_SECONDS:
                 breaker.gave_up(began)
             elif breaker:
                 breaker.failed(began)
