@@ -11,9 +11,15 @@ from service.adapters.deadline import Deadline
 
 
 async def _answer_soon(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readexactly(4)
-    writer.write(b"pong")
-    await writer.drain()
+    try:
+        await reader.readexactly(4)
+        writer.write(b"pong")
+        await writer.drain()
+        await reader.read()
+    except asyncio.IncompleteReadError:
+        pass
+    finally:
+        writer.close()
 
 
 async def _exchange(port: int, *, is_busy: bool, is_silent: bool = False) -> bytes:
@@ -27,6 +33,7 @@ async def _exchange(port: int, *, is_busy: bool, is_silent: bool = False) -> byt
             return await reader.readexactly(4)
     finally:
         writer.close()
+        await writer.wait_closed()
 
 
 async def _served(*, is_busy: bool, is_silent: bool = False) -> bytes:
@@ -42,6 +49,7 @@ async def _served(*, is_busy: bool, is_silent: bool = False) -> bytes:
         home.call_soon_threadsafe(ready.set_result, server.sockets[0].getsockname()[1])
         await stop.wait()
         server.close()
+        await server.wait_closed()
 
     thread = asyncio.create_task(asyncio.to_thread(asyncio.run, serve()))
     try:
