@@ -37,8 +37,8 @@ batch: $(ENV) ## decisions for every customer into var/decisions.parquet (CHANNE
 ui: $(ENV) ## MLflow on 127.0.0.1:5000
 	@$(NBA) ui
 
-bench: $(ENV) ## print the speed of the core
-	@$(PY) -m benchmarks.core
+bench: $(ENV) ## print the speed: the core, then the engine beside a stock stack (needs make train, some minutes)
+	@$(PY) -m benchmarks
 
 lint: $(ENV) ## ruff, mypy strict
 	@$(PY) -m ruff check .
