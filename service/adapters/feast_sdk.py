@@ -24,6 +24,7 @@ import numpy as np
 from features.contract import FEATURE_SERVICE, JOIN_KEY
 from features.layout import Fact, Layout
 from service.adapters.breaker import LATE_SECONDS, Breaker
+from service.adapters.deadline import Deadline
 from service.adapters.feast_plan import load_config
 from service.adapters.feast_reader import FUTURE_SECONDS, NEVER, FactRows, Floats, is_null
 
@@ -59,16 +60,15 @@ class FeastSdk:
         if began is None:
             return None
         call = self._threads.submit(self._read, tuple(customer_ids), now)
-        limit = asyncio.timeout(deadline_seconds)
+        limit = Deadline(deadline_seconds)
         try:
             async with limit:
                 rows = await asyncio.wrap_future(call)  # at the deadline: not begun is cancelled, late is thrown away
         except Exception as error:
-            late = asyncio.get_running_loop().time() - (limit.when() or 0.0) if limit.expired() else 0.0
-            if late > LATE_SECONDS:
+            if limit.is_expired and limit.late_seconds > LATE_SECONDS:
                 self.breaker.gave_up(began)
                 return None
-            if not limit.expired():
+            if not limit.is_expired:
                 log.warning("Feast gives no facts: %s", type(error).__name__)
             self.breaker.failed(began)
             return None
