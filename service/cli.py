@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import warnings
 from contextlib import AsyncExitStack, ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -268,7 +267,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")
     """Say what is configured, reachable, stale or dangerous, and what to do; exit code 1 when something is wrong."""
     from service import doctor as examination
 
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(action="ignore"):
+    set_up_logs("CRITICAL")  # what other packages have to say is no finding
+    with contextlib.redirect_stdout(sys.stderr):
         found = examination.examine(Settings())
     if as_json:
         typer.echo(examination.as_json(found))
