@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from service.adapters.breaker import Breaker
 from service.adapters.bundle_dir import BundleDir
 from service.adapters.clock import WallClock, open_clock
 from service.adapters.connection import Link
+from service.adapters.decision_log import CatalogueShelf, StoredDecisions
 from service.adapters.embedded import EmbeddedServer
 from service.adapters.redis_gather import FactSource
 from service.adapters.redis_journal import RedisJournal
@@ -28,7 +29,7 @@ from service.decision.engine import CompiledCatalogue, compile_catalogue
 from service.decision.model import Request
 from service.feedback import Feedback
 from service.online import Ask, Decided, Online, Serving
-from service.ports import Bundle, BundleRefused, Clock, CustomerState, Journal
+from service.ports import Bundle, BundleRefused, Clock, CustomerState, DecisionLog, Journal
 from service.settings import Settings
 
 log = logging.getLogger("nba")
@@ -46,6 +47,7 @@ class Reloader:
 
     catalogue_path: Path
     bundles: BundleDir
+    shelf: CatalogueShelf | None = None
     on_reload: Callable[[str, str, Serving | None], None] = lambda kind, result, serving: None
     serving: Serving | None = None
     _catalogue: CompiledCatalogue | None = None
@@ -96,13 +98,34 @@ class Reloader:
             if stamp == self._read or not is_settled:
                 return False
             self._read = stamp
+            text = self.catalogue_path.read_bytes()
             self._catalogue = compile_catalogue(load_catalogue(self.catalogue_path), Columns())
+            self._keep(text, self._catalogue.catalogue.version)
         except (CatalogueError, OSError) as error:
             log.error("catalogue refused, the one in use goes on: %s", error)
             self.on_reload("catalogue", "rejected", None)
             return False
         self.on_reload("catalogue", "loaded", None)
         return True
+
+    def _keep(self, text: bytes, version: str) -> None:
+        try:
+            if self.shelf is not None:
+                self.shelf.keep(text, version)
+        except OSError as error:  # explaining old decisions may suffer, deciding must not
+            log.warning("catalogue %s could not be kept: %s", version, error)
+
+    def catalogue_of(self, version: str) -> CompiledCatalogue | None:
+        """Return the catalogue of a version, the one that serves or an earlier one. Blocking."""
+        serving = self.serving
+        if serving is not None and serving.catalogue.catalogue.version == version:
+            return serving.catalogue
+        try:
+            found = self.shelf.find(version) if self.shelf is not None else None
+            return None if found is None else compile_catalogue(found, Columns())
+        except (CatalogueError, OSError) as error:
+            log.warning("catalogue %s cannot be read any more: %s", version, error)
+            return None
 
     def _look_for_bundle(self) -> bool:
         digest = self.bundles.current()
@@ -140,6 +163,7 @@ class Runtime:
     feedback: Feedback
     reloader: Reloader
     breakers: Mapping[str, Breaker] = field(default_factory=dict)
+    decisions: DecisionLog | None = None
 
 
 def join_server(settings: Settings, stack: AsyncExitStack) -> tuple[EmbeddedServer | None, str]:
@@ -213,7 +237,9 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             stop = asyncio.Event()
             keeping = asyncio.create_task(keep_running(server, features_url, stop, move))
             stack.push_async_callback(_stop, keeping, stop)
-        reloader = Reloader(settings.catalogue, BundleDir(settings.var / "models"))
+        reloader = Reloader(
+            settings.catalogue, BundleDir(settings.var / "models"), CatalogueShelf(settings.var / "catalogues")
+        )
         await asyncio.to_thread(reloader.look)
         online = Online(
             state,
@@ -227,7 +253,8 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             following = asyncio.create_task(reloader.follow(settings.reload_seconds))
             stack.push_async_callback(_cancel, following)
         breakers = {**state.breakers, "journal": journal_breaker}
-        yield Runtime(settings, clock, state, journal, online, Feedback(journal, clock), reloader, breakers)
+        decisions = StoredDecisions(state, settings.lake)
+        yield Runtime(settings, clock, state, journal, online, Feedback(journal, clock), reloader, breakers, decisions)
 
 
 def sdk_reader(settings: Settings, features_url: str) -> FactSource:

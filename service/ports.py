@@ -188,6 +188,13 @@ class Journal(Protocol):
         """Deduplicate, append, and apply consent: one atomic script each. Raises StoreUnavailable."""
 
 
+class DecisionLog(Protocol):
+    """The decisions that were logged, one by one."""
+
+    async def find(self, decision_id: str) -> DecisionRow | None:
+        """Return the row of a decision, or None where there is none of that id. Raises StoreUnavailable."""
+
+
 class Lake(Protocol):
     """Parquet files of decisions, outcomes, events: each record exactly once."""
 

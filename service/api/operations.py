@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request, Response
@@ -15,6 +16,7 @@ from service.api.replies import metrics_of, parse, respond, runtime_of, serving_
 from service.catalogue.loader import to_jsonable
 from service.customer import customer_view
 from service.decision.model import Catalogue
+from service.past import past_view
 from service.ports import StoreUnavailable
 
 health, views, switches = APIRouter(), APIRouter(route_class=ReadRoute), APIRouter(route_class=AdminRoute)
@@ -67,6 +69,22 @@ async def customer(request: Request, customer_id: PathId) -> Response:
     if view is None:
         raise ProblemError(404, "unknown-customer", "Nothing is known of this customer_id.")
     return respond(view)
+
+
+@views.get(
+    "/v1/decisions/{decision_id}", responses=problems(404, 422, 503), summary="A decision that was made, and why"
+)
+async def decision(request: Request, decision_id: PathId) -> Response:
+    """Return what was shown and why everything else was not, as it was logged."""
+    runtime = runtime_of(request)
+    try:
+        row = await runtime.decisions.find(decision_id) if runtime.decisions is not None else None
+    except StoreUnavailable:
+        raise ProblemError(503, "store", "The store does not answer.", retry_after=1) from None
+    if row is None:
+        raise ProblemError(404, "unknown-decision", "No decision of this id is in the log.")
+    past = await asyncio.to_thread(runtime.reloader.catalogue_of, row.catalogue_version)
+    return respond(past_view(row, past))
 
 
 @views.get("/v1/catalogue", responses=problems(503), summary="The catalogue that serves now")

@@ -1,0 +1,65 @@
+"""A decision that was made can be asked for again: the same trace, from the journal, from the lake, or bare."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from service.catalogue.loader import load_catalogue
+from service.past import NO_CATALOGUE, NO_CONTEXT, past_view
+from tests.served import Served
+from tests.service.rows import decision_row
+
+HOUSEHOLD = "31"
+
+
+@pytest.fixture(scope="module")
+def answered(served: Served) -> Any:
+    """A decision of which all was told when it was made."""
+    return served.decide(HOUSEHOLD, explain="full")
+
+
+def check_same(past: Any, answered: Any) -> None:
+    """Check that the trace from the log is the trace of the moment."""
+    assert past["versions"] == answered["versions"]
+    assert (past["arm"], past["customer_id"]) == (answered["arm"], HOUSEHOLD)
+    assert past["note"] == NO_CONTEXT
+    assert len(past["trace"]) == len(answered["trace"]) > 30
+    for then, now in zip(answered["trace"], past["trace"], strict=True):
+        assert now == then
+
+
+def test_a_decision_is_told_again_from_the_journal_and_from_the_lake(served: Served, answered: Any) -> None:
+    """At once, and when the worker has moved it into the lake and trimmed the journal, its trace is what it was."""
+    path = f"/v1/decisions/{answered['decision_id']}"
+    for _ in range(8):
+        status, past = served.call("GET", path)
+        assert status == 200
+        check_same(past, answered)
+        time.sleep(0.5)
+    assert list((served.var / "lake" / "decisions").glob(f"p{answered['decision_id'][:2]}-*.parquet"))
+
+
+def test_a_decision_that_never_was_is_unknown(served: Served) -> None:
+    """Neither a well-formed foreign id nor a text that is no id is found, and a dry run leaves no decision behind."""
+    dry = served.decide(HOUSEHOLD, dry_run=True)["decision_id"]
+    for decision_id in ("07-" + "0" * 32, "no-such-thing", dry):
+        status, problem = served.call("GET", f"/v1/decisions/{decision_id}")
+        assert (status, problem["status"]) == (404, 404)
+
+
+def test_the_catalogue_of_then_is_kept(served: Served, answered: Any) -> None:
+    """Every catalogue that served lies under its version, so that its decisions keep their words."""
+    kept = served.var / "catalogues" / f"{answered['versions']['catalogue']}.yaml"
+    assert load_catalogue(kept).version == answered["versions"]["catalogue"]
+
+
+def test_without_the_catalogue_of_then_the_numbers_remain() -> None:
+    """Where catalogue or feature contract are gone, candidates come as logged, each with stage, place and numbers."""
+    past = past_view(decision_row("c-1", 1_514_786_400.0), None)
+    assert past["note"] == NO_CATALOGUE
+    deli, cheese = past["trace"]
+    assert (deli["stage"], deli["factors"]) == ("not_selected", {"propensity": 0.01, "priority": None})
+    assert (cheese["stage"], cheese["rank"], cheese["selection_probability"]) == ("ranked", 1, 0.9)
