@@ -20,8 +20,8 @@ def test_links_lead_to_files() -> None:
     """Every relative link of the README and the decision records is a file of the repository."""
     for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         text = page.read_text()
-        targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text) + re.findall(r'^\s+click \w+ "([^"]+)"', text, re.M)
-        for target in targets:
+        boxes = re.findall(r'^\s+click \w+ "([^"]+)"', text, re.M)
+        for target in boxes + re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
 
 
