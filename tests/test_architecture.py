@@ -29,6 +29,13 @@ def test_serving_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_api_loads_no_arrow() -> None:
+    """A process that answers single decisions pays neither time nor memory for Parquet."""
+    code = "import sys, service.api.server, service.api.app; print({'pyarrow', 'duckdb'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_no_registry_addresses_or_machine_paths() -> None:
     """The lock files carry hashes and no download address."""
     for name in ("requirements.lock", "requirements-uv.lock"):

@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from service.adapters.parquet_lake import ParquetLake
 from service.adapters.redis_state import RedisState
 from service.catalogue.loader import load_catalogue
 from service.decision.model import Catalogue
@@ -38,7 +37,9 @@ class StoredDecisions:
         return row or await asyncio.to_thread(self._in_lake, partition, entry_id)
 
     def _in_lake(self, partition: int, entry_id: str) -> DecisionRow | None:
-        import pyarrow.parquet as pq  # seconds and megabytes that no decision needs
+        import pyarrow.parquet as pq  # time and megabytes that no decision needs
+
+        from service.adapters.parquet_lake import ParquetLake
 
         path = ParquetLake(self._lake).file_with("decisions", partition, entry_id)
         if path is None:
