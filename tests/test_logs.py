@@ -253,7 +253,7 @@ def test_metrics_say_what_a_business_asks(api: Running) -> None:
     assert grown('nba_dependency_seconds_count{dep="state",op="record"}') >= 40
     assert grown("nba_decide_seconds_count") >= 40
     assert grown("nba_intake_total{") == 1
-    [info] = [name for name in after if name.startswith("nba_model_info{")]
+    [info] = [name for name, count in after.items() if name.startswith("nba_model_info{") and count]
     assert all(f'{label}="' in info for label in ("model", "catalogue", "features"))
 
 

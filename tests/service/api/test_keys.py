@@ -23,6 +23,7 @@ CALLS = [
     ("POST", "/v1/events", [{}], "outcome", 202),
     ("GET", "/v1/catalogue", None, "read", 200),
     ("GET", "/v1/customers/nobody-at-all", None, "read", 404),
+    ("GET", f"/v1/decisions/07-{'0' * 32}", None, "read", 404),
     ("GET", "/metrics", None, "read", 200),
     ("PUT", "/v1/switches/all/all", {"paused": False, "who": "me", "why": "test"}, "admin", 200),
 ]
