@@ -93,7 +93,7 @@ def test_a_journal_without_a_worker_is_wrong(tmp_path: Path) -> None:
             [
                 ("XADD", "nba:{p07}:journal", "1000-1", "k", "event", "v", "x"),
                 ("XADD", "nba:{p07}:poison", "*", "k", "event", "v", "x"),
-                ("HSET", "nba:switches", "all|all", "{}"),
+                ("HSET", "nba:{p00}:switches", "all|all", "{}"),
             ],
             deadline_seconds=5,
             reason="",

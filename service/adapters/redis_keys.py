@@ -15,7 +15,7 @@ nba:{pNN}:journal                       stream: k = decision, outcome, orphan, e
 nba:{pNN}:lease, nba:{pNN}:fence        owner of the partition with its fencing token; the last token given
 nba:{pNN}:applied, nba:{pNN}:intent     last event whose facts are in the feature store; what is being pushed right now
 nba:{pNN}:poison                        stream of entries set aside: id, k, v, error
-nba:switches                            hash: scope|id -> JSON who, why, at of a pause
+nba:{p00}:switches                      hash: scope|id -> JSON who, why, at of a pause
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hashlib import blake2b
 
 from service.decision.record import customer_digest, partition_of, partition_of_decision, tag
 
-SWITCHES = "nba:switches"
+SWITCHES = "nba:{p00}:switches"
 MARKETING = "marketing"
 
 

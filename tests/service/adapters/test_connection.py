@@ -142,8 +142,8 @@ def test_a_script_that_fails_is_unavailability_and_names_the_script(clean_url: s
 
     async def scenario() -> None:
         link = Link(clean_url)
-        await link.exchange([("SET", "nba:switches", "text")], deadline_seconds=5, reason="")
-        call = Call(Script.read("switch"), ["nba:switches", "j"], ["all|", "{}", "entry"])
+        await link.exchange([("SET", "nba:{p00}:switches", "text")], deadline_seconds=5, reason="")
+        call = Call(Script.read("switch"), ["nba:{p00}:switches", "j"], ["all|", "{}", "entry"])
         try:
             await link.run([call], deadline_seconds=5, reason="state_unavailable")
         finally:
