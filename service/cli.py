@@ -178,7 +178,8 @@ def agent(
     if not once:
         follow(models, settings.mlflow_uri, registry)
         return
-    digest = sync_once(models, settings.mlflow_uri, registry)
+    with console.status("Checking the champion and making its bundle"):
+        digest = sync_once(models, settings.mlflow_uri, registry)
     if digest is None:
         raise Stop("no bundle was made: MLflow has no champion, or it was refused (var/models/refused.json says why)")
     console.print(f"nba: bundle {digest[:12]} is current")

@@ -70,7 +70,8 @@ def _backfill(history: Path, lake: Path) -> str:
 def _apply() -> str:
     from training.feast_steps import apply
 
-    return f"{len(apply())} views"
+    with console.status("Registering the definitions with Feast"):
+        return f"{len(apply())} views"
 
 
 def _materialize(history: Path) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 
 from features.matrix import Columns
 from features.version import describe_contract, features_version
+from service.adapters.durable import sync_folder, write_synced
 from service.adapters.scoring import BundleScorer, ColdStart, Domain, Golden, open_predictor
 from service.decision.calibration import Calibrator
 from service.decision.model import ISSUES
@@ -63,9 +64,9 @@ def write_bundle(models: Path, files: Mapping[str, bytes], model_version: str, s
     folder = Path(tempfile.mkdtemp(prefix=".new-", dir=models))
     try:
         for name in BUNDLE_FILES:
-            _write_synced(folder / name, files[name])
-        _write_synced(folder / MANIFEST, manifest_bytes)
-        _sync_folder(folder)
+            write_synced(folder / name, files[name])
+        write_synced(folder / MANIFEST, manifest_bytes)
+        sync_folder(folder)
         folder.chmod(0o755)
         if target.exists():  # a damaged one under our name: set aside, since a folder cannot be replaced in one step
             target.rename(Path(tempfile.mkdtemp(prefix=".damaged-", dir=models)) / digest)
@@ -73,16 +74,16 @@ def write_bundle(models: Path, files: Mapping[str, bytes], model_version: str, s
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    _sync_folder(models)
+    sync_folder(models)
     return digest
 
 
 def set_current(models: Path, digest: str) -> None:
     """Name the bundle that should be served from now on, in one step."""
     new = models / f".current-{os.getpid()}"
-    _write_synced(new, digest.encode() + b"\n")
+    write_synced(new, digest.encode() + b"\n")
     os.replace(new, models / CURRENT)
-    _sync_folder(models)
+    sync_folder(models)
 
 
 def current_digest(models: Path) -> str | None:
@@ -261,18 +262,3 @@ def _read(path: Path) -> bytes:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise BundleRefused(f"{path.name} is larger than {MAX_FILE_BYTES} bytes")
     return path.read_bytes()
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

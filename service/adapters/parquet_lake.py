@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.adapters.durable import sync_folder, write_synced
 from service.adapters.lake_tables import SCHEMAS, UnreadableEntry, row_of
 from service.decision.record import PARTITIONS
 
@@ -90,8 +91,10 @@ class ParquetLake:
         attempt.mkdir()
         for name, content in tables.items():
             _write_table(attempt / f"{name}.parquet", content)
-        _write_synced(attempt / _NOTE, json.dumps({"first": first, "last": last, "entries": len(entries)}).encode())
-        _sync_folder(attempt)
+        write_synced(
+            attempt / _NOTE, json.dumps({"first": first, "last": last, "entries": len(entries)}).encode(), mode="xb"
+        )
+        sync_folder(attempt)
         commit = commits / after
         try:
             os.rename(attempt, commit)
@@ -100,7 +103,7 @@ class ParquetLake:
             if commit.exists() or not attempt.parent.exists():
                 raise LakeConflict(f"partition {partition}: another owner wrote what follows {after}") from error
             raise
-        _sync_folder(commits)
+        sync_folder(commits)
         self._publish(partition, commit)
 
     def files(self, table: str) -> list[Path]:
@@ -145,7 +148,7 @@ class ParquetLake:
                 pass  # linked before a crash, or by another owner that found the same commit
             except FileNotFoundError:
                 continue  # published and unlinked by another owner a moment ago
-            _sync_folder(table)
+            sync_folder(table)
             path.unlink(missing_ok=True)
 
 
@@ -187,18 +190,3 @@ def _write_table(path: Path, content: pa.Table) -> None:
         pq.write_table(content, file, compression="zstd", use_dictionary=True)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
