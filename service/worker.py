@@ -15,10 +15,13 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from features.contract import LAYOUT
 from service.adapters.connection import Link
+from service.adapters.fact_store import FactStore
 from service.adapters.fact_stream import FactStream, event_of
 from service.adapters.parquet_lake import LakeConflict, ParquetLake, UnreadableEntry, id_order
 from service.adapters.partition_owner import Entry, NotOwner, PartitionOwner
+from service.adapters.redis_facts import RedisFacts
 from service.decision.record import PARTITIONS
 from service.ports import Event, FactPlan, StoreUnavailable
 from service.settings import Settings
@@ -208,7 +211,6 @@ async def _serve(settings: Settings, registry: str) -> None:
     from service.adapters.bundle_dir import read_plan
     from service.adapters.clock import WallClock, open_clock
     from service.adapters.feast_plan import resolve_plan
-    from service.adapters.feast_push import FeastPush
     from service.bootstrap import redis_urls
 
     stop = asyncio.Event()
@@ -230,11 +232,23 @@ async def _serve(settings: Settings, registry: str) -> None:
             return
         clock = open_clock(settings.var / "clock.json") if settings.clock == "auto" else WallClock()
         owner = PartitionOwner(state, lease_seconds=LEASE_SECONDS)
-        push = await asyncio.to_thread(FeastPush, FEATURE_REPO)
-        worker = Worker(
-            owner, FactStream(owner, features, plan, push, clock), ParquetLake(settings.lake), settings.lake_seconds
-        )
+        store = await _fact_store(settings, features, features_url, plan, stack)
+        worker = Worker(owner, FactStream(owner, store, clock), ParquetLake(settings.lake), settings.lake_seconds)
         log.info("worker %s follows the journal", owner.name)
         await run(worker, stop)
         await features.close()
         await state.close()
+
+
+async def _fact_store(
+    settings: Settings, features: Link, features_url: str, plan: FactPlan, stack: AsyncExitStack
+) -> FactStore:
+    """Return where facts are kept online, by the setting that says how decisions read them."""
+    if settings.fact_reader == "redis":
+        return RedisFacts(features, plan, LAYOUT)
+    from service.adapters.feast_push import FeastPush, SdkFacts
+    from service.bootstrap import sdk_reader
+
+    source = sdk_reader(settings, features_url)
+    stack.push_async_callback(source.close)
+    return SdkFacts(source, await asyncio.to_thread(FeastPush, FEATURE_REPO))

@@ -1,24 +1,68 @@
-"""Pushes facts to the online store through Feast. Imports Feast, so only the worker uses it, and only off its loop.
+"""Facts of any online store that Feast has, through its SDK: `push` to write, `get_online_features` to read.
 
-Feast keeps the newer of two rows by event timestamp. The offline store is never written here: snapshots are backfilled.
+The slow twin of `redis_facts`: Feast keeps the newer of two rows by event timestamp, view by view, and cannot say that
+somebody else wrote meanwhile. The offline store is never written here: snapshots are backfilled. Imports Feast inside
+its functions, so only a worker that is told to pays for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from features.contract import JOIN_KEY
+from features.contract import JOIN_KEY, LAYOUT
 from features.facts import Floats, to_view
+from service.adapters.fact_store import Change, Known
+from service.adapters.redis_gather import FactSource
+from service.ports import StoreUnavailable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+READ_SECONDS = 10.0
+
+
+class SdkFacts:
+    """`FactStore` over a Feast feature store.
+
+    Args:
+        source: Reads. push: Writes.
+    """
+
+    def __init__(self, source: FactSource, push: FeastPush) -> None:
+        self._source, self._push = source, push
+
+    async def read(self, customers: Iterable[str]) -> dict[str, Known]:
+        """Read customers, each once. Raises StoreUnavailable."""
+        names = list(dict.fromkeys(customers))
+        rows = await self._source.fetch(names, math.inf, READ_SECONDS)
+        if rows is None:
+            raise StoreUnavailable("features_unavailable", "Feast gives no facts")
+        stamps = [
+            {v.name: 0 if t != t else round(t * 1e6) for v, t in zip(LAYOUT.views, times, strict=True)}
+            for times in rows.view_times.tolist()
+        ]
+        return {name: Known(rows.facts[i], stamps[i]) for i, name in enumerate(names)}
+
+    async def write(self, changes: Mapping[str, Change]) -> set[str]:
+        """Write customers, view by view; what somebody else wrote with a later timestamp stays and is not noticed."""
+        rows: dict[str, dict[str, Floats]] = {}
+        for customer, change in changes.items():
+            for view in change.views:
+                rows.setdefault(view, {})[customer] = change.facts
+        stamps = {customer: change.stamp for customer, change in changes.items()}
+        for view in sorted(rows):
+            await asyncio.to_thread(self._push.push, view, rows[view], stamps)
+        return set()
 
 
 class FeastPush:

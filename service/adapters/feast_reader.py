@@ -77,12 +77,16 @@ class FactReader:
         self._number_fields = [field_of[f.name] for f in self._numbers]
         self._number_rows = np.array([layout.slices[f.name].start for f in self._numbers], dtype=np.intp)
         self._arrays = [
-            (field_of[f.name], layout.slices[f.name], _list_header(f.length), f.length)
+            (field_of[f.name], layout.slices[f.name], list_header(f.length), f.length)
             for f in layout.facts.values()
             if f.length > 1
         ]
         self._texts = [
-            (field_of[f.name], layout.slices[f.name].start, {_text(v): float(i) for i, v in enumerate(f.vocabulary)})
+            (
+                field_of[f.name],
+                layout.slices[f.name].start,
+                {text_value(v): float(i) for i, v in enumerate(f.vocabulary)},
+            )
             for f in layout.facts.values()
             if f.kind is Kind.CATEGORY
         ]
@@ -285,12 +289,21 @@ def _write_varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _list_header(length: int) -> bytes:
+def list_header(length: int) -> bytes:
     """Return the bytes before the doubles of a `Value` that holds a packed list of `length` doubles."""
     inner = b"\x0a" + _write_varint(8 * length)
     return b"\x7a" + _write_varint(len(inner) + 8 * length) + inner
 
 
-def _text(text: str) -> bytes:
+def text_value(text: str) -> bytes:
+    """Return the bytes of a `Value` that holds a text."""
     data = text.encode()
     return b"\x12" + _write_varint(len(data)) + data
+
+
+def timestamp_value(microseconds: int) -> bytes:
+    """Return the bytes of a `Timestamp`, as protobuf writes it: a part that is zero is left out."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return (b"\x08" + _write_varint(seconds) if seconds else b"") + (
+        b"\x10" + _write_varint(rest * 1000) if rest else b""
+    )

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from features.contract import LAYOUT
 from features.facts import Floats, fold, unknown
 from service.adapters import redis_keys as keys
 from service.adapters.connection import Link
+from service.adapters.fact_store import Change, FactStore, Known
 from service.adapters.fact_stream import FactStream
-from service.adapters.feast_push import FeastPush
 from service.adapters.parquet_lake import ParquetLake
 from service.adapters.partition_owner import NotOwner, PartitionOwner
+from service.adapters.redis_facts import RedisFacts
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
 from service.decision.record import partition_of
@@ -44,32 +46,61 @@ class FixedClock:
 
 
 class Dying:
-    """Pushes some views and then fails, as a process that is killed would leave things."""
+    """Writes some views of some customers and then fails, as a process that is killed would leave things."""
 
-    def __init__(self, push: FeastPush, views: int) -> None:
-        self.push_of, self.views = push, views
+    def __init__(self, store: RedisFacts, views: int) -> None:
+        self.store, self.views = store, views
 
-    def push(self, view: str, rows: Mapping[str, Floats], stamps: Mapping[str, int]) -> None:
-        """Push while views are left."""
-        if self.views == 0:
-            raise RuntimeError("killed")
-        self.views -= 1
-        self.push_of.push(view, rows, stamps)
+    async def read(self, customers: Iterable[str]) -> dict[str, Known]:
+        """Read."""
+        return await self.store.read(customers)
+
+    async def write(self, changes: Mapping[str, Change]) -> set[str]:
+        """Write while views are left."""
+        for customer, change in changes.items():
+            some = frozenset(sorted(change.views)[: self.views])
+            self.views -= len(some)
+            if some:
+                await self.store.write({customer: replace(change, views=some)})
+            if some != change.views:
+                raise RuntimeError("killed")
+        return set()
+
+
+class Interrupted:
+    """Lets somebody else write between the reading and the writing, once."""
+
+    def __init__(self, store: RedisFacts, between: Callable[[], Awaitable[None]]) -> None:
+        self.store, self.between = store, between
+        self.refused: list[str] = []
+
+    async def read(self, customers: Iterable[str]) -> dict[str, Known]:
+        """Read."""
+        return await self.store.read(customers)
+
+    async def write(self, changes: Mapping[str, Change]) -> set[str]:
+        """Write after the other one, the first time."""
+        if not self.refused:
+            await self.between()
+        refused = await self.store.write(changes)
+        self.refused += sorted(refused)
+        return refused
 
 
 class World:
     """All parts on one server and one folder; `worker` makes as many workers as a test wants."""
 
-    def __init__(self, url: str, folder: Path, push: FeastPush, plan: FactPlan) -> None:
-        self.link, self.push, self.plan = Link(url), push, plan
+    def __init__(self, url: str, folder: Path, plan: FactPlan) -> None:
+        self.link, self.plan = Link(url), plan
+        self.store = RedisFacts(self.link, plan, LAYOUT)
         self.lake = ParquetLake(folder)
         self.state = RedisState(self.link, self.link, LAYOUT)
         self.journal = RedisJournal(url, deadline_seconds=5, idempotency_seconds=1000)
 
-    def worker(self, push: Any = None, lease_seconds: float = 10.0) -> Worker:
+    def worker(self, store: FactStore | None = None, lease_seconds: float = 10.0) -> Worker:
         """Return a worker of a process of its own, as far as the journal can tell."""
         owner = PartitionOwner(self.link, lease_seconds=lease_seconds)
-        return Worker(owner, FactStream(owner, self.link, self.plan, push or self.push, FixedClock()), self.lake)
+        return Worker(owner, FactStream(owner, store or self.store, FixedClock()), self.lake)
 
     async def send(self, *events: Event) -> None:
         """Append events to the journal."""
@@ -98,21 +129,15 @@ class World:
         return sorted(name for (name,) in duckdb.sql(f"SELECT {column} FROM read_parquet('{files}')").fetchall())
 
 
-@pytest.fixture(scope="module")
-def push(feast_world: tuple[Any, FactPlan]) -> FeastPush:
-    """Feast's push as the worker uses it."""
-    return FeastPush(REPO / "features")
-
-
 @pytest.fixture
 def on(
-    clean_url: str, tmp_path: Path, push: FeastPush, feast_world: tuple[Any, FactPlan]
+    clean_url: str, tmp_path: Path, feast_world: tuple[Any, FactPlan]
 ) -> Callable[[Callable[[World], Awaitable[None]]], None]:
     """Run a scenario in a fresh world."""
 
     def run_it(scenario: Callable[[World], Awaitable[None]]) -> None:
         async def whole() -> None:
-            world = World(clean_url, tmp_path / "lake", push, feast_world[1])
+            world = World(clean_url, tmp_path / "lake", feast_world[1])
             try:
                 await scenario(world)
             finally:
@@ -137,8 +162,13 @@ def expected(*events: Event) -> Floats:
     """Return the facts of a customer of whom only these events are known."""
     facts = unknown()
     for event in events:
-        facts, _ = fold(facts, {"type": event.type, "occurred_at": event.occurred_at, "properties": event.properties})
+        facts, _ = fold(facts, as_mapping(event))
     return facts
+
+
+def as_mapping(event: Event) -> dict[str, Any]:
+    """Return an event as the fold takes it."""
+    return {"type": event.type, "occurred_at": event.occurred_at, "properties": event.properties}
 
 
 def test_events_become_facts_and_records_exactly_once(on: Scenario) -> None:
@@ -189,7 +219,27 @@ def test_decisions_outcomes_and_consents_reach_the_lake(on: Scenario) -> None:
     on(scenario)
 
 
-@pytest.mark.parametrize("views", [0, 1, 3])
+def test_facts_that_somebody_else_wrote_meanwhile_are_built_upon(on: Scenario) -> None:
+    """Rows written between reading and writing, as a materialization does, are kept, with the new events on top."""
+
+    async def scenario(world: World) -> None:
+        async def other() -> None:
+            facts, views = fold(unknown(), as_mapping(purchase(0, "a")))
+            known = await world.store.read(["a"])
+            assert await world.store.write({"a": Change(known["a"], facts, views, round(NOW * 1e6) + 5)}) == set()
+
+        await world.send(purchase(1, "a", "deli"), purchase(1, "b"))
+        store = Interrupted(world.store, other)
+        await world.worker(store).drain_once()
+        assert store.refused == ["a"]
+        both = expected(purchase(0, "a"), purchase(1, "a", "deli"))
+        np.testing.assert_allclose(await world.facts("a", NOW + 1), both, rtol=1e-12)
+        np.testing.assert_allclose(await world.facts("b"), expected(purchase(1, "b")), rtol=1e-12)
+
+    on(scenario)
+
+
+@pytest.mark.parametrize("views", [0, 1, 3, 4, 5])
 def test_a_worker_that_dies_in_a_push_applies_each_event_once(on: Scenario, views: int) -> None:
     """Killed with some views of some customers pushed, its successor pushes the others and folds nothing twice."""
 
@@ -198,7 +248,7 @@ def test_a_worker_that_dies_in_a_push_applies_each_event_once(on: Scenario, view
         await world.worker().drain_once()
         await world.ask("DEL", *(keys.of_partition(p, "lease") for p in range(64)))
         await world.send(purchase(1, "a", "deli"), purchase(2, "a"), purchase(1, "b", "seafood"))
-        dying = world.worker(Dying(world.push, views))
+        dying = world.worker(Dying(world.store, views))
         await dying.own()
         with pytest.raises(RuntimeError, match="killed"):
             await dying.step()
@@ -218,7 +268,7 @@ def test_a_worker_that_fails_goes_on_from_what_is_stored(on: Scenario) -> None:
     """A push that fails once delays facts, loses none and doubles none, in one and the same process."""
 
     async def scenario(world: World) -> None:
-        failing = Dying(world.push, 2)
+        failing = Dying(world.store, 2)
         worker = world.worker(failing)
         await world.send(*(purchase(i, "a") for i in range(4)))
         stop = asyncio.Event()
@@ -241,10 +291,9 @@ def test_a_row_stamped_ahead_does_not_stop_its_customer(on: Scenario) -> None:
     """Facts written with a moment ahead of the clock are built upon, not lost, and later pushes still take effect."""
 
     async def scenario(world: World) -> None:
-        ahead = {"a": round((NOW + 86_400) * 1e6)}
-        before = expected(purchase(0, "a"))
-        for view in ("purchases", "aisle_history", "prices", "journey"):
-            world.push.push(view, {"a": before}, ahead)
+        facts, views = fold(unknown(), as_mapping(purchase(0, "a")))
+        known = await world.store.read(["a"])
+        await world.store.write({"a": Change(known["a"], facts, views, round((NOW + 86_400) * 1e6))})
         await world.send(purchase(1, "a", "deli"))
         await world.worker().drain_once()
         both = expected(purchase(0, "a"), purchase(1, "a", "deli"))
@@ -328,10 +377,10 @@ def test_without_a_store_nothing_is_forgotten(on: Scenario) -> None:
         worker = world.worker()
         await worker.own()
         await world.send(purchase(0, "a"))
-        worker.facts.features = Link("redis://127.0.0.1:1")
+        world.store.link = Link("redis://127.0.0.1:1")
         with pytest.raises(StoreUnavailable):
             await worker.step()
-        worker.facts.features = world.link
+        world.store.link = world.link
         worker.forget()
         await worker.drain_once()
         np.testing.assert_allclose(await world.facts("a"), expected(purchase(0, "a")), rtol=1e-12)
