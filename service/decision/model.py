@@ -58,6 +58,8 @@ class Stage(IntEnum):
     """Would have been placed; the customer's arm shows no marketing."""
     RESERVATION_REFUSED = 13
     """A cap was used up by another channel between filter and reservation."""
+    OUT_OF_REACH = 14
+    """New, and this customer is not yet among those who may see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,9 @@ class Action:
         success_rule: What the customer does that makes a conversion, in words a journal query can read, e.g.
             `purchase:seafood`; "" for none.
         starts_at, ends_at: Validity, Unix seconds UTC; NaN for open.
+        positive: The type of outcome that is its positive: conversion | accept | click.
+        is_mandatory: Placed first, before arbitration; still under eligibility and caps.
+        is_ramped: Shown to few at first where the catalogue has a ramp; see `Ramp`.
     """
 
     id: str
@@ -163,6 +168,9 @@ class Action:
     success_rule: str
     starts_at: float
     ends_at: float
+    positive: str = "conversion"
+    is_mandatory: bool = False
+    is_ramped: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,28 +184,72 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Sticky arms by salted hash of the customer.
+    """Sticky arms by salted hash of the customer, in independent layers.
 
     Attributes:
-        arms: (name, share) in the order of the hash interval; shares sum to 1. Names: nba, holdout, random,
-            propensity_only.
+        arms: (name, share) of the first layer; shares sum to 1. Names: `experiment.ARMS`.
+        exploration: (name, share) of the second layer: `catalogued`, or `none` to be shown the best without exploring.
+        holdouts: (issue, share): of each issue, who is not shown its marketing, each drawn on its own.
     """
 
     id: str
     salt: str
     arms: tuple[tuple[str, float], ...]
+    exploration: tuple[tuple[str, float], ...] = ()
+    holdouts: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """How many customers may see a new action: a share that grows with the positives behind it.
+
+    The share grows in a straight line from `least_reach` to all as positives grow to `full_positives`, for who once
+    is within reach stays there. Source: Pega Customer Decision Hub, "Model learning for new actions": in outbound
+    channels an action whose model has less than 200 positives reaches 2 % to 100 % of its audience.
+
+    Attributes:
+        channels: Where it holds; empty for all.
+    """
+
+    least_reach: float = 0.02
+    full_positives: float = 200.0
+    channels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """How a slot's action is drawn: none | epsilon_greedy | softmax, with its one parameter.
+    """How a slot's action is drawn: none | epsilon_greedy | softmax | thompson.
 
     Attributes:
-        parameter: epsilon for epsilon_greedy, temperature (in units of priority) for softmax.
+        parameter: epsilon for epsilon_greedy, temperature (in units of priority) for softmax, else without meaning.
+        prior_positives: How many positives an assumption of the catalogue is worth as evidence.
+        half_life_days: After this long an outcome counts half as evidence.
     """
 
     strategy: str
-    parameter: float
+    parameter: float = 0.0
+    prior_positives: float = 1.0
+    half_life_days: float = 28.0
+    ramp: Ramp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How many actions of a scope an answer should have.
+
+    Attributes:
+        scope: issue | group. scope_id: Which; "*" for each on its own (then there is no `least`).
+        least: As long as there are candidates; the last slots that fit are kept for them.
+        most: Never more than this.
+        placement: Counted in this placement alone; "" for the whole answer.
+    """
+
+    id: str
+    scope: str
+    scope_id: str
+    least: int = 0
+    most: int = 1_000
+    placement: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +266,14 @@ class Catalogue:
 
     Attributes:
         version: Short digest of the content.
-        arbitration: issue -> names of the factors switched on, out of context_weight, value, lever, cost.
+        arbitration: issue -> names of the factors switched on, out of context_weight, value, lever, stage, cost.
         context_weights: (channel, issue) -> weight, 1.0 where absent.
         thresholds: issue -> least propensity that may be placed.
         expires_seconds: How long an answer is good for.
         least_priority: What comes out of arbitration below this is not placed.
         fallback: Id of the action to show when nothing can be decided; "" for none.
+        estimates: issue -> propensity | uplift: what its priorities are made of, propensity where absent.
+        stage_weights: (issue, journey stage) -> weight, 1.0 where absent.
     """
 
     version: str
@@ -240,6 +294,9 @@ class Catalogue:
     channels: tuple[str, ...]
     least_priority: float = -math.inf
     fallback: str = ""
+    estimates: Mapping[str, str] = field(default_factory=dict)
+    stage_weights: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    quotas: tuple[Quota, ...] = ()
     index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -296,6 +353,7 @@ class Request:
         context: declared field -> number, or the code of its text.
         issues: Restrict to these; empty = all.
         limit: At most so many actions over all placements.
+        locale: What the texts are asked in, e.g. `pt-BR`; "" for the catalogue's default.
     """
 
     channel: str
@@ -303,6 +361,25 @@ class Request:
     context: Mapping[str, float] = field(default_factory=dict)
     issues: tuple[str, ...] = ()
     limit: int = 100
+    locale: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What became of each action since its model was made, decayed as of the decision.
+
+    Attributes:
+        positives: (n_actions,) outcomes of the action's type `positive`.
+        expected: (n_actions,) how many there should have been: the sum of the propensities of what was shown.
+    """
+
+    positives: Floats
+    expected: Floats
+
+    @classmethod
+    def none(cls, n_actions: int) -> Evidence:
+        """Return the evidence of nothing shown yet."""
+        return cls(np.zeros(n_actions), np.zeros(n_actions))
 
 
 class Scorer(Protocol):
@@ -326,6 +403,13 @@ class Scorer(Protocol):
 
         Returns:
             (n_pairs,) calibrated probabilities: of a positive for MODEL, of silence for RISK.
+        """
+
+    def uplift(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats | None:
+        """Estimate what showing changes: P(positive | shown) - P(positive | not shown), pairs as in `score`.
+
+        Returns:
+            (n_pairs,), NaN where no significant effect of the action is known; None where there is no effect model.
         """
 
 
@@ -356,12 +440,15 @@ class Decisions:
         propensities, priorities: (n, m), NaN where the candidate never came so far.
         chosen: for each customer, what is shown, in order.
         withheld: for each customer of the hold-out, the marketing that would have been shown; else empty.
-        arms: (n,) arm names. arm_probabilities: (n,).
+        arms: (n,) arms of the first layer. arm_probabilities: (n,) products over the layers.
+        layers: (n,) for each customer the (layer, arm, share) of every layer of the experiment.
         as_of: (n_columns + 1, n) the columns the decision was made on.
         extras: (n_extras, n) context fields and pseudo columns, in the order of `CompiledCatalogue.extras`.
         room: (n, n_counters) what the caps leave for this answer, in the order of `CompiledCatalogue.caps.counters`.
         distributions: (n_slots, n, m) P(candidate in the slot), given the arm and what was placed before; the rows of
             a slot that stayed empty are zero. Of the hold-out: of what would have been shown.
+        uplifts: (n, m) what the priority was made of instead of the propensity, NaN where it was not; empty if nowhere.
+        evidence: What came in since the model was made, as `decide` got it.
     """
 
     now: float
@@ -380,3 +467,6 @@ class Decisions:
     extras: Floats = field(default_factory=lambda: np.empty((0, 0)))
     room: Ints = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
     distributions: Floats = field(default_factory=lambda: np.empty((0, 0, 0)))
+    uplifts: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    evidence: Evidence = field(default_factory=lambda: Evidence.none(0))
+    layers: tuple[tuple[tuple[str, str, float], ...], ...] = ()
