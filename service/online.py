@@ -16,7 +16,8 @@ import numpy as np
 
 from service.decision import record as log
 from service.decision.engine import CompiledCatalogue, decide, select_again
-from service.decision.model import Choice, Contacts, CustomerBatch, Decisions, Request, Scorer
+from service.decision.model import Choice, Contacts, CustomerBatch, Decisions, Floats, Request, Scorer
+from service.decision.selection import slots_of
 from service.ports import Bundle, CapCheck, Clock, CustomerState, Gathered, Offer, Recorded, StoreUnavailable
 
 MAX_RESELECTIONS = 2
@@ -273,32 +274,59 @@ async def record_one(
 
 def row_of(decided: Decided, customer: int = 0) -> log.DecisionRow:
     """Return the decision log's row of one customer of the batch."""
-    decisions, serving = decided.decisions, decided.serving
-    catalogue = serving.catalogue.catalogue
-
-    def placed(choices: tuple[Choice, ...]) -> tuple[tuple[int, str, float], ...]:
-        return tuple((c.candidate, c.placement, c.selection_probability) for c in choices)
-
+    decisions, serving, batch = decided.decisions, decided.serving, decided.batch
+    catalogue, request = serving.catalogue.catalogue, decisions.request
+    plan = serving.catalogue.plans[request.channel]
+    arm, probability = decisions.arms[customer], float(decisions.arm_probabilities[customer])
     return log.DecisionRow(
         decision_id=decided.decision_id,
         customer_id=decided.customer_id,
         decision_time=decisions.now,
-        channel=decisions.request.channel,
-        arm=decisions.arms[customer],
-        arm_probability=float(decisions.arm_probabilities[customer]),
+        channel=request.channel,
+        placements=request.placements,
+        context=tuple(request.context.items()),
+        issues=request.issues,
+        limit=request.limit,
+        locale=request.locale,
+        arm=arm,
+        arm_probability=probability,
+        layers=((catalogue.experiment.id, arm, probability),),
         catalogue_version=catalogue.version,
         model_version=serving.scorer.version,
         features_version=serving.bundle.features_version,
-        treatment_ids=tuple(catalogue.treatments[t].id for t in decisions.candidates),
+        bundle_digest=serving.bundle.digest,
+        treatment_ids=plan.treatment_ids,
         stages=decisions.stages[customer].tobytes(),
         reasons=decisions.reasons[customer].tobytes(),
         propensities=decisions.propensities[customer].tobytes(),
         priorities=decisions.priorities[customer].tobytes(),
-        facts=decided.batch.facts[:, customer].tobytes(),
-        view_times=decided.batch.view_times[:, customer].tobytes(),
-        chosen=placed(decisions.chosen[customer]),
-        withheld=placed(decisions.withheld[customer]),
+        evidence=b"",
+        uplifts=b"",
+        facts=batch.facts[:, customer].tobytes(),
+        view_times=batch.view_times[:, customer].tobytes(),
+        consents=(("marketing", int(batch.consents[customer])),) if batch.consents[customer] >= 0 else (),
+        time_zone="",
+        paused=tuple(sorted(batch.paused)),
+        room=np.clip(decisions.room[customer], log.LEAST_ROOM, log.MOST_ROOM).astype("<i2").tobytes(),
+        is_known=bool(batch.is_known[customer]),
+        is_loggable=batch.is_loggable,
+        chosen=_placed(decisions.chosen[customer]),
+        withheld=_placed(decisions.withheld[customer]),
+        distributions=tuple(
+            _sparse(placement, decisions.distributions[k, customer])
+            for k, placement in enumerate(slots_of(plan, request))
+        ),
         degraded_reasons=decided.degraded_reasons,
         reselected=decided.reselected,
         dry_run=False,
     )
+
+
+def _placed(choices: tuple[Choice, ...]) -> tuple[log.Placed, ...]:
+    return tuple([(c.candidate, c.placement, c.selection_probability) for c in choices])
+
+
+def _sparse(placement: str, probabilities: Floats) -> tuple[str, bytes, bytes]:
+    """Return a slot's distribution without its zeros."""
+    possible = probabilities.nonzero()[0]
+    return placement, possible.astype("<i2").tobytes(), probabilities[possible].tobytes()

@@ -9,10 +9,10 @@ import asyncio
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from service.adapters.redis_state import RedisState
 from service.catalogue.loader import load_catalogue
+from service.decision.log_columns import from_columns
 from service.decision.model import Catalogue
 from service.decision.record import DecisionRow, partition_of_decision
 
@@ -45,35 +45,7 @@ class StoredDecisions:
         if path is None:
             return None
         rows = pq.read_table(path, filters=[("journal_id", "==", entry_id)]).to_pylist()
-        return _row(rows[0]) if rows else None
-
-
-def _row(stored: dict[str, Any]) -> DecisionRow:
-    """Turn a row of the lake's table back into what was logged."""
-    import numpy as np
-
-    def placed(name: str) -> tuple[tuple[int, str, float], ...]:
-        return tuple((p["candidate"], p["placement"], p["selection_probability"]) for p in stored[name])
-
-    same: dict[str, Any] = {name: stored[name] for name in _AS_THEY_ARE}
-    return DecisionRow(
-        **same,
-        decision_time=stored["decision_time"].timestamp(),
-        treatment_ids=tuple(stored["treatment_ids"]),
-        stages=np.array(stored["stages"], dtype="i1").tobytes(),
-        reasons=np.array(stored["reasons"], dtype="<i4").tobytes(),
-        propensities=np.array(stored["propensities"], dtype="<f8").tobytes(),
-        priorities=np.array(stored["priorities"], dtype="<f8").tobytes(),
-        chosen=placed("chosen"),
-        withheld=placed("withheld"),
-        degraded_reasons=tuple(stored["degraded_reasons"]),
-    )
-
-
-_AS_THEY_ARE = (
-    "decision_id", "customer_id", "channel", "arm", "arm_probability", "catalogue_version", "model_version",
-    "features_version", "facts", "view_times", "reselected", "dry_run",
-)  # fmt: skip
+        return from_columns(rows[0]) if rows else None
 
 
 class CatalogueShelf:

@@ -6,9 +6,12 @@ the atomic script from bytes that were encoded here, so that nothing is re-encod
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, get_type_hints
 
 import msgspec
+import numpy as np
 
 from service.decision.record import DecisionRow
 from service.ports import Event, Outcome
@@ -43,23 +46,77 @@ class SwitchEntry(msgspec.Struct, array_like=True, frozen=True):
     at: float
 
 
+class _DecisionHead(msgspec.Struct, array_like=True, frozen=True):
+    """The first field of a decision's entry."""
+
+    decision_id: str
+
+
+Sparse = tuple[int, bytes, bytes]
+"""Float64 numbers of which many are NaN: how many, a bit for each that is not, and those that are not."""
+_SPARSE = ("propensities", "priorities", "facts")
+_FIELDS = tuple(field.name for field in fields(DecisionRow))
+_SPARSE_AT = tuple(_FIELDS.index(name) for name in _SPARSE)
+_values_of = attrgetter(*_FIELDS)
+_TYPES = {**get_type_hints(DecisionRow), **dict.fromkeys(_SPARSE, Sparse)}
+_ROW: Any = tuple[tuple([_TYPES[name] for name in _FIELDS])]  # type: ignore[misc]
+
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
-_decode_decision_row = msgspec.msgpack.Decoder(DecisionRow).decode
+_decode_decision_row = msgspec.msgpack.Decoder(_ROW).decode
 _decode_outcome = msgspec.msgpack.Decoder(OutcomeEntry).decode
 _decode_event = msgspec.msgpack.Decoder(Event).decode
 _decode_switch = msgspec.msgpack.Decoder(SwitchEntry).decode
+_decode_head = msgspec.msgpack.Decoder(_DecisionHead).decode
+_decode_parked = msgspec.msgpack.Decoder(Outcome).decode
 _decode_stored = msgspec.msgpack.Decoder(tuple[str, KnownDecision]).decode
+
+
+def encode_decision(row: DecisionRow) -> bytes:
+    """Write the payload of a `decision` entry: an array of the row's fields in their order."""
+    values: list[Any] = list(_values_of(row))
+    for i in _SPARSE_AT:
+        values[i] = _without_nan(values[i])
+    return _encoder.encode(values)
 
 
 def decode_decision(payload: bytes) -> DecisionRow:
     """Read the payload of a `decision` entry."""
-    return _decode_decision_row(payload)
+    values: list[Any] = list(_decode_decision_row(payload))
+    for i in _SPARSE_AT:
+        values[i] = _with_nan(values[i])
+    return DecisionRow(*values)
+
+
+def _without_nan(content: bytes) -> Sparse:
+    numbers = np.frombuffer(content, "<f8")
+    is_there = numbers == numbers
+    return len(numbers), np.packbits(is_there).tobytes(), numbers[is_there].tobytes()
+
+
+def _with_nan(sparse: Sparse) -> bytes:
+    size, bits, content = sparse
+    numbers = np.full(size, np.nan)
+    numbers[np.unpackbits(np.frombuffer(bits, np.uint8), count=size).view(np.bool_)] = np.frombuffer(content, "<f8")
+    return numbers.tobytes()
+
+
+def decision_id_of(payload: bytes) -> str | None:
+    """Read nothing but the id of a `decision` entry; None where it is none, which whoever needs the row will find."""
+    try:
+        return _decode_head(payload).decision_id
+    except msgspec.MsgspecError:
+        return None
 
 
 def decode_outcome(payload: bytes) -> OutcomeEntry:
     """Read the payload of an `outcome` or `orphan` entry."""
     return _decode_outcome(payload)
+
+
+def decode_parked(blob: bytes) -> Outcome:
+    """Read an outcome that waits for its decision."""
+    return _decode_parked(blob)
 
 
 def decode_event(payload: bytes) -> Event:

@@ -9,11 +9,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from service.adapters.journal_entries import decode_decision, decode_event, decode_outcome, decode_switch
-from service.decision.record import DecisionRow
+from service.decision.log_columns import to_columns
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 _PLACED = pa.list_(
@@ -26,7 +25,17 @@ _PLACED = pa.list_(
         ]
     )
 )
-_EVERY_ROW = [("journal_id", pa.string()), ("logged_at", _MOMENT)]
+_LAYERS = pa.list_(pa.struct([("layer", pa.string()), ("arm", pa.string()), ("probability", pa.float64())]))
+_DISTRIBUTIONS = pa.list_(
+    pa.struct(
+        [
+            ("placement", pa.string()),
+            ("candidates", pa.list_(pa.int16())),
+            ("probabilities", pa.list_(pa.float64())),
+        ]
+    )
+)
+_EVERY_ROW = [("journal_id", pa.string()), ("partition", pa.int8()), ("logged_at", _MOMENT)]
 
 SCHEMAS: Mapping[str, pa.Schema] = {
     "decisions": pa.schema(
@@ -35,21 +44,38 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("decision_id", pa.string()),
             ("customer_id", pa.string()),
             ("decision_time", _MOMENT),
+            ("decision_seconds", pa.float64()),
             ("channel", pa.string()),
+            ("placements", pa.list_(pa.struct([("placement", pa.string()), ("count", pa.int32())]))),
+            ("context", pa.map_(pa.string(), pa.float64())),
+            ("issues", pa.list_(pa.string())),
+            ("limit", pa.int32()),
+            ("locale", pa.string()),
             ("arm", pa.string()),
             ("arm_probability", pa.float64()),
+            ("layers", _LAYERS),
             ("catalogue_version", pa.string()),
             ("model_version", pa.string()),
             ("features_version", pa.string()),
+            ("bundle_digest", pa.string()),
             ("treatment_ids", pa.list_(pa.string())),
             ("stages", pa.list_(pa.int8())),
             ("reasons", pa.list_(pa.int32())),
             ("propensities", pa.list_(pa.float64())),
             ("priorities", pa.list_(pa.float64())),
+            ("evidence", pa.list_(pa.float64())),
+            ("uplifts", pa.list_(pa.float64())),
             ("facts", pa.binary()),
             ("view_times", pa.binary()),
+            ("is_known", pa.bool_()),
+            ("consents", pa.map_(pa.string(), pa.int8())),
+            ("time_zone", pa.string()),
+            ("paused", pa.list_(pa.struct([("scope", pa.string()), ("scope_id", pa.string())]))),
+            ("room", pa.list_(pa.int16())),
+            ("is_loggable", pa.bool_()),
             ("chosen", _PLACED),
             ("withheld", _PLACED),
+            ("distributions", _DISTRIBUTIONS),
             ("degraded_reasons", pa.list_(pa.string())),
             ("reselected", pa.bool_()),
             ("dry_run", pa.bool_()),
@@ -124,37 +150,7 @@ def row_of(entry_id: str, kind: str, payload: bytes) -> tuple[str, dict[str, Any
 
 
 def _decision_row(payload: bytes) -> dict[str, Any]:
-    row = decode_decision(payload)
-    return {
-        **{name: getattr(row, name) for name in _AS_THEY_ARE},
-        "decision_time": _microseconds(row.decision_time),
-        "treatment_ids": list(row.treatment_ids),
-        "stages": np.frombuffer(row.stages, np.int8).tolist(),
-        "reasons": np.frombuffer(row.reasons, "<i4").tolist(),
-        "propensities": np.frombuffer(row.propensities, "<f8").tolist(),
-        "priorities": np.frombuffer(row.priorities, "<f8").tolist(),
-        "chosen": _placed(row, row.chosen),
-        "withheld": _placed(row, row.withheld),
-        "degraded_reasons": list(row.degraded_reasons),
-    }
-
-
-_AS_THEY_ARE = (
-    "decision_id", "customer_id", "channel", "arm", "arm_probability", "catalogue_version", "model_version",
-    "features_version", "facts", "view_times", "reselected", "dry_run",
-)  # fmt: skip
-
-
-def _placed(row: DecisionRow, choices: tuple[tuple[int, str, float], ...]) -> list[dict[str, Any]]:
-    return [
-        {
-            "candidate": candidate,
-            "treatment_id": row.treatment_ids[candidate],
-            "placement": placement,
-            "selection_probability": probability,
-        }
-        for candidate, placement, probability in choices
-    ]
+    return to_columns(decode_decision(payload))
 
 
 def _outcome_row(payload: bytes) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from features.layout import SECONDS_PER_DAY, Layout
 from service.adapters import redis_keys as keys
 from service.adapters.breaker import Breaker
 from service.adapters.connection import Call, Command, Link, Reply, Script
-from service.adapters.journal_entries import KnownDecision, SwitchEntry, decode_decision, decode_stored_decision, encode
+from service.adapters.journal_entries import (
+    KnownDecision,
+    SwitchEntry,
+    decode_decision,
+    decode_stored_decision,
+    encode,
+    encode_decision,
+)
 from service.adapters.redis_gather import FactSource, RedisGather
 from service.adapters.state_replies import (
     consent_as_data,
@@ -182,7 +189,7 @@ class RedisState:
                 encode(known),
                 self._decision_ttl_ms,
                 int(ANSWER_DAYS * SECONDS_PER_DAY * 1000),
-                encode(row),
+                encode_decision(row),
                 RESERVATION_SECONDS,
                 repr(row.decision_time - CONTACTS_DAYS * SECONDS_PER_DAY),
                 int(CONTACTS_DAYS * SECONDS_PER_DAY * 1000),

@@ -24,7 +24,7 @@ class ChannelPlan:
     """The candidates of one channel: m treatments of k actions, in the order of their ids.
 
     Attributes:
-        candidates: (m,) positions in `Catalogue.treatments`.
+        candidates: (m,) positions in `Catalogue.treatments`. treatment_ids: (m,) their ids.
         actions: (m,) positions in `Catalogue.actions`.
         distinct_actions: (k,) positions in `Catalogue.actions`.
         action_starts: (k,) first candidate of each distinct action.
@@ -42,6 +42,7 @@ class ChannelPlan:
 
     channel: str
     candidates: Ints
+    treatment_ids: tuple[str, ...]
     actions: Ints
     distinct_actions: Ints
     action_starts: Ints
@@ -140,6 +141,7 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable) -> ChannelPlan:
     return ChannelPlan(
         channel=channel,
         candidates=np.array([position for _, _, position in pairs], dtype=np.int64),
+        treatment_ids=tuple(treatment.id for treatment in treatments),
         actions=np.array(positions, dtype=np.int64),
         distinct_actions=np.array([positions[i] for i in starts], dtype=np.int64),
         action_starts=np.array(starts, dtype=np.int64),

@@ -16,6 +16,9 @@ PARTITIONS = 64
 RESERVATION_SECONDS = 1800.0
 """A decision without an impression counts against impression caps for this long, then its reservation lapses."""
 
+LEAST_ROOM, MOST_ROOM = -(2**15), 2**15 - 1
+"""What a counter's room is cut to in the log: no answer can use up so much."""
+
 CONTACTS_DAYS = 92.0
 """How far back contacts are kept and counted: no cap may have a longer window."""
 
@@ -59,16 +62,33 @@ def random_key(decision_id: str, customer_id: str) -> int:
     return int.from_bytes(blake2b(f"{decision_id}\0{customer_id}".encode(), digest_size=8).digest(), "big")
 
 
+Placed = tuple[int, str, float]
+"""(candidate, placement, selection_probability) of a choice."""
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionRow:
-    """One row of the decision log. Candidate columns are in the order of `treatment_ids`.
+    """One row of the decision log: all that the decision was made from, beside catalogue and bundle, and what it was.
+
+    Candidate columns are in the order of `treatment_ids`; bytes are little-endian arrays. `replay.decide_again` makes
+    the decision anew from it.
 
     Attributes:
-        facts: float64 little-endian bytes of the facts as served, (layout.width,).
-        view_times: float64 bytes of the event timestamps, (n_views,).
-        stages: int8 bytes of `Stage`. reasons: int32 bytes.
-        propensities, priorities: float64 bytes, NaN where the candidate never came so far.
-        chosen, withheld: (candidate, placement, selection_probability) in order.
+        placements, context, issues, limit, locale: What was asked, as of `model.Request`.
+        layers: (layer, arm, probability) of every layer of the experiment; `arm_probability` is their product.
+        bundle_digest: Of the bundle that scored; "" where there was none.
+        stages: int8 `Stage`. reasons: int32.
+        propensities, priorities: float64, NaN where the candidate never came so far.
+        evidence, uplifts: float64, what stood behind a propensity and which uplift took its place; empty where none.
+        facts: float64 as served, (layout.width,), NaN where missing or stale. view_times: float64, (n_views,).
+        consents: (purpose, 1 granted | 0 refused) on the channel; what is unknown is absent.
+        time_zone: The customer's own; "" where none is known.
+        paused: (scope, id) of the switches in force.
+        room: int16, what the caps left, a counter each.
+        is_known, is_loggable: As of `model.CustomerBatch`.
+        chosen, withheld: In order.
+        distributions: A slot each: placement, int16 candidates, float64 P(candidate in the slot) given the arm and what
+            was placed before; the candidates that are absent have probability 0.
         reselected: A cap was used up by another channel and selection ran again: not for off-policy estimates.
     """
 
@@ -76,20 +96,36 @@ class DecisionRow:
     customer_id: str
     decision_time: float
     channel: str
+    placements: tuple[tuple[str, int], ...]
+    context: tuple[tuple[str, float], ...]
+    issues: tuple[str, ...]
+    limit: int
+    locale: str
     arm: str
     arm_probability: float
+    layers: tuple[tuple[str, str, float], ...]
     catalogue_version: str
     model_version: str
     features_version: str
+    bundle_digest: str
     treatment_ids: tuple[str, ...]
     stages: bytes
     reasons: bytes
     propensities: bytes
     priorities: bytes
+    evidence: bytes
+    uplifts: bytes
     facts: bytes
     view_times: bytes
-    chosen: tuple[tuple[int, str, float], ...]
-    withheld: tuple[tuple[int, str, float], ...]
+    consents: tuple[tuple[str, int], ...]
+    time_zone: str
+    paused: tuple[tuple[str, str], ...]
+    room: bytes
+    is_known: bool
+    is_loggable: bool
+    chosen: tuple[Placed, ...]
+    withheld: tuple[Placed, ...]
+    distributions: tuple[tuple[str, bytes, bytes], ...]
     degraded_reasons: tuple[str, ...]
     reselected: bool
     dry_run: bool

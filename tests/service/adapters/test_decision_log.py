@@ -5,24 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
 import numpy as np
 
 from service.adapters.decision_log import CatalogueShelf, StoredDecisions
+from service.adapters.journal_entries import encode_decision
 from service.adapters.parquet_lake import ParquetLake
 from service.catalogue.loader import load_catalogue
 from service.decision.record import partition_of
 from tests.service.decision.worlds import CATALOGUE
 from tests.service.rows import decision_row
 
-NOW = 1_514_786_400.25
+NOW = 1_514_786_400.123_456_7
+"""A moment that microseconds cannot hold."""
 
 
 def test_what_the_journal_has_lost_the_lake_gives_back(tmp_path: Path) -> None:
     """Every field of a row in the lake is the one that was logged, floats to the bit and NaN included."""
     rows = [decision_row("c-1", NOW + n) for n in range(3)]
     partition = partition_of("c-1")
-    entries = [(f"17000000000{n}0-0", "decision", msgspec.msgpack.encode(row)) for n, row in enumerate(rows)]
+    entries = [(f"17000000000{n}0-0", "decision", encode_decision(row)) for n, row in enumerate(rows)]
     ParquetLake(tmp_path).write(partition, entries)
     stored = StoredDecisions(cast(Any, None), tmp_path)
     for (entry_id, _, _), row in zip(entries, rows, strict=True):

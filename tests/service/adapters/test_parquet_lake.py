@@ -11,10 +11,11 @@ import duckdb
 import numpy as np
 import pytest
 
-from service.adapters.journal_entries import KnownDecision, OutcomeEntry, SwitchEntry, encode
+from service.adapters.journal_entries import KnownDecision, OutcomeEntry, SwitchEntry, encode, encode_decision
 from service.adapters.lake_tables import SCHEMAS
-from service.adapters.parquet_lake import NOTHING, LakeConflict, ParquetLake, UnreadableEntry, id_order
+from service.adapters.parquet_lake import KEPT_COMMITS, NOTHING, LakeConflict, ParquetLake, UnreadableEntry, id_order
 from service.decision.record import customer_digest
+from service.lake_files import files
 from service.ports import Event, Outcome
 from tests.service.rows import decision_row
 
@@ -48,7 +49,7 @@ def test_all_kinds_of_one_batch_become_readable_tables(tmp_path: Path) -> None:
     lake.write(
         P,
         [
-            ("1000000000000-0", "decision", encode(row)),
+            ("1000000000000-0", "decision", encode_decision(row)),
             ("1000000000000-1", "outcome", encode(OutcomeEntry(KNOWN, OUTCOME))),
             ("1000000000000-2", "orphan", encode(OutcomeEntry(None, OUTCOME))),
             *events(3, 1),
@@ -56,7 +57,7 @@ def test_all_kinds_of_one_batch_become_readable_tables(tmp_path: Path) -> None:
         ],
     )
     assert lake.last_id(P) == "1000000000001-0"
-    names = {path.name for table in SCHEMAS for path in lake.files(table)}
+    names = {path.name for table in SCHEMAS for path in map(Path, files(tmp_path, table))}
     assert names == {"p07-1000000000000_0-1000000000001_0.parquet"}
     duckdb.sql("SET TimeZone = 'UTC'")
     decision = duckdb.sql(
@@ -101,6 +102,9 @@ def test_of_two_owners_only_one_commits_what_follows_an_id(tmp_path: Path) -> No
     stale, fresh = ParquetLake(tmp_path), ParquetLake(tmp_path)
     stale.write(P, events(1, 2))
     after = stale.last_id(P)
+    assert fresh.take_over(P) == after
+    with pytest.raises(LakeConflict, match="another owner"):
+        stale.write(P, events(3, 2), after)
     assert fresh.last_id(P) == after
     fresh.write(P, events(3, 4), after)
     with pytest.raises(LakeConflict, match="another owner"):
@@ -120,6 +124,8 @@ from service.adapters.journal_entries import OutcomeEntry, encode
 from tests.service.adapters.test_parquet_lake import OUTCOME, events
 
 where, calls = sys.argv[2].split(":"), 0
+lake = ParquetLake(Path(sys.argv[1]))
+after = lake.take_over(7)
 def dying(real):
     def call(*arguments, **options):
         global calls
@@ -132,7 +138,7 @@ def dying(real):
     return call
 setattr(os, where[0], dying(getattr(os, where[0])))
 entries = events(3, 2) + [("1000000000000-5", "orphan", encode(OutcomeEntry(None, OUTCOME)))]
-ParquetLake(Path(sys.argv[1])).write(7, entries, "1000000000000-2")
+lake.write(7, entries, after)
 """
 
 
@@ -156,23 +162,46 @@ def test_a_writer_killed_at_any_moment_leaves_all_or_nothing(tmp_path: Path, mom
     done = subprocess.run([sys.executable, "-c", DYING, str(tmp_path), moment, root], check=False)
     assert done.returncode == -9
     lake = ParquetLake(tmp_path)
-    last = lake.last_id(P)
+    last = lake.take_over(P)
     assert last == ("1000000000000-5" if is_committed else "1000000000000-2")
     if not is_committed:
         lake.write(P, [*events(3, 2), ("1000000000000-5", "orphan", encode(OutcomeEntry(None, OUTCOME)))], last)
     assert ids_in(lake) == ["e1", "e2", "e3", "e4"]
     assert ids_in(lake, "outcomes", "outcome_id") == ["o1"]
     assert lake.last_id(P) == "1000000000000-5"
-    assert not list(tmp_path.glob("commits/*/.*"))
+    assert not list(tmp_path.glob("commits/*/.dead-*"))
+    assert not list(tmp_path.glob("commits/*/.owner-*/*"))
+    assert len(list(tmp_path.glob("commits/*/.owner-*"))) == 1
+
+
+def test_an_owner_with_a_lesser_token_cannot_take_over(tmp_path: Path) -> None:
+    """Whoever was given the partition earlier comes too late, even if it asks the lake last."""
+    lake, late = ParquetLake(tmp_path), ParquetLake(tmp_path)
+    lake.take_over(P, 7)
+    with pytest.raises(LakeConflict, match="after token 6"):
+        late.take_over(P, 6)
+    lake.write(P, events(1, 1))
+    assert lake.fence(P) == 7
+    assert ids_in(lake) == ["e1"]
+
+
+def test_old_commits_leave_no_folders(tmp_path: Path) -> None:
+    """After many batches only the folders of the last ones are there, and the last id is still known."""
+    lake = ParquetLake(tmp_path)
+    for i in range(1, 40):
+        lake.write(P, events(i, 1))
+    assert len(list(tmp_path.glob("commits/p07/[0-9]*"))) == KEPT_COMMITS
+    assert ParquetLake(tmp_path).last_id(P) == "1000000000000-39"
+    assert len(ids_in(lake)) == 39
 
 
 def test_a_file_that_was_removed_later_does_not_come_back(tmp_path: Path) -> None:
     """Taking a partition over publishes only what was never published: compaction may remove files."""
     lake = ParquetLake(tmp_path)
     lake.write(P, events(1, 2))
-    lake.files("events")[0].unlink()
-    assert lake.last_id(P) == "1000000000000-2"
-    assert lake.files("events") == []
+    Path(files(tmp_path, "events")[0]).unlink()
+    assert lake.take_over(P) == "1000000000000-2"
+    assert files(tmp_path, "events") == []
 
 
 @pytest.mark.parametrize(
