@@ -42,10 +42,19 @@ class FactPlan:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What gather found, and what it could not."""
+    """What gather found, and what it could not.
+
+    Attributes:
+        reasons: For each customer why less is known than could be, of the closed list, sorted.
+    """
 
     batch: CustomerBatch
-    degraded_reasons: tuple[str, ...]
+    reasons: tuple[tuple[str, ...], ...]
+
+    @property
+    def degraded_reasons(self) -> tuple[str, ...]:
+        """Return the reasons of all customers, each once, sorted."""
+        return tuple(sorted({reason for reasons in self.reasons for reason in reasons}))
 
 
 @dataclass(frozen=True, slots=True)

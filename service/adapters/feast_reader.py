@@ -9,12 +9,13 @@ of a wrong type, or is stamped in the future, makes the row *partial*.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.layout import Kind, Layout
+from features.layout import Fact, Kind, Layout
 from service.ports import FactPlan
 
 Floats = NDArray[np.float64]
@@ -26,8 +27,7 @@ NEVER = 0.0
 """The event timestamp that Feast gives for what was never written."""
 
 _DOUBLE_TAG = 0x29  # field 5 of Value, eight bytes follow
-_MISSING = bytes([_DOUBLE_TAG]) + np.float64(np.nan).tobytes()
-_SCALAR = np.dtype([("tag", "u1"), ("value", "<f8")])
+_NAN = np.float64(np.nan).tobytes()
 
 
 class Decoded(NamedTuple):
@@ -48,23 +48,27 @@ class FactRows(NamedTuple):
     Attributes:
         facts: (n, layout.width), NaN for missing. view_times: (n, n_views) Unix seconds, NaN = never written.
         is_known: (n,) at least one view was ever written for the customer.
-        is_partial: Something that should be readable is not, for any of them.
+        is_partial: (n,) something that should be readable is not.
     """
 
     facts: Floats
     view_times: Floats
     is_known: NDArray[np.bool_]
-    is_partial: bool
+    is_partial: NDArray[np.bool_]
 
     @classmethod
     def empty(cls, layout: Layout, n: int) -> FactRows:
         """Return rows in which nothing is known."""
         facts, view_times = np.full((n, layout.width), np.nan), np.full((n, len(layout.views)), np.nan)
-        return cls(facts, view_times, np.zeros(n, dtype=np.bool_), False)
+        return cls(facts, view_times, np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_))
 
 
 class FactReader:
-    """Decodes hashes by one plan into rows of one layout."""
+    """Decodes hashes by one plan into rows of one layout.
+
+    A hash as Feast writes it has one length for each value: then all values of a customer are one stretch of bytes, and
+    the doubles of all customers are taken from it at once. Any other hash is read value by value (`decode`).
+    """
 
     def __init__(self, plan: FactPlan, layout: Layout) -> None:
         self._prefix, self._suffix = plan.key_prefix, plan.key_suffix
@@ -73,9 +77,11 @@ class FactReader:
         missing = sorted(set(layout.facts) - set(field_of))
         if missing:
             raise ValueError(f"the plan lacks facts of the contract: {', '.join(missing)}; make the bundle again")
-        self._numbers = [f for f in layout.facts.values() if f.length == 1 and f.kind is not Kind.CATEGORY]
-        self._number_fields = [field_of[f.name] for f in self._numbers]
-        self._number_rows = np.array([layout.slices[f.name].start for f in self._numbers], dtype=np.intp)
+        self._numbers = [
+            (field_of[f.name], layout.slices[f.name].start)
+            for f in layout.facts.values()
+            if f.length == 1 and f.kind is not Kind.CATEGORY
+        ]
         self._arrays = [
             (field_of[f.name], layout.slices[f.name], list_header(f.length), f.length)
             for f in layout.facts.values()
@@ -93,6 +99,7 @@ class FactReader:
         position = {view.name: i for i, view in enumerate(layout.views)}
         self._stamps = [(field, position[view]) for field, view in plan.timestamps.items() if view in position]
         self._fields_of_view = [[field_of[f.name] for f in view.facts] for view in layout.views]
+        self._stretch = _Stretch(layout, field_of, {view: field for field, view in plan.timestamps.items()})
 
     def key(self, customer_id: str) -> bytes:
         """Return the key of a customer's hash."""
@@ -102,13 +109,32 @@ class FactReader:
     def rows(self, replies: Sequence[Sequence[bytes]], now: float) -> FactRows:
         """Decode the replies to HGETALL of n customers."""
         found = FactRows.empty(self._layout, len(replies))
-        is_partial = False
+        as_written: list[int] = []
+        stretches: list[bytes] = []
         for i, reply in enumerate(replies):
+            if not reply:
+                continue
             pairs = iter(reply)
-            one = self.decode(dict(zip(pairs, pairs, strict=True)), now, found.facts[i], found.view_times[i])
-            found.is_known[i] = one.is_known
-            is_partial = is_partial or one.is_partial
-        return found._replace(is_partial=is_partial)
+            fields = dict(zip(pairs, pairs, strict=True))
+            stretch = self._stretch.of(fields, now, found.view_times[i])
+            if stretch is None:
+                self._decode_into(found, i, fields, now)
+            else:
+                as_written.append(i)
+                stretches.append(stretch)
+        if stretches:
+            facts, is_sound = self._stretch.doubles(stretches)
+            found.facts[as_written] = facts
+            found.is_known[as_written] = ~np.isnan(found.view_times[as_written]).all(axis=1)
+            for k in np.flatnonzero(~is_sound).tolist():
+                pairs = iter(replies[as_written[k]])
+                self._decode_into(found, as_written[k], dict(zip(pairs, pairs, strict=True)), now)
+            _forget_unstamped(self._layout, found, as_written)
+        return found
+
+    def _decode_into(self, found: FactRows, i: int, fields: Mapping[bytes, bytes], now: float) -> None:
+        one = self.decode(fields, now, found.facts[i], found.view_times[i])
+        found.is_known[i], found.is_partial[i] = one
 
     def decode(self, fields: Mapping[bytes, bytes], now: float, facts: Floats, view_times: Floats) -> Decoded:
         """Fill a customer's facts and view times.
@@ -146,16 +172,10 @@ class FactReader:
         return self._decode_stamps(fields, now, facts, view_times, is_partial)
 
     def _decode_numbers(self, fields: Mapping[bytes, bytes], facts: Floats) -> bool:
-        get = fields.get
-        values = [get(field) or _MISSING for field in self._number_fields]
-        if set(map(len, values)) == {_SCALAR.itemsize}:
-            table = np.frombuffer(b"".join(values), _SCALAR)
-            if (table["tag"] == _DOUBLE_TAG).all():
-                facts[self._number_rows] = table["value"]
-                return True
         is_whole = True
-        for row, value in zip(self._number_rows, values, strict=True):
-            number = decode_value(value)
+        for field, row in self._numbers:
+            value = fields.get(field)
+            number = decode_value(value) if value else float("nan")
             if isinstance(number, float):
                 facts[row] = number
             else:
@@ -185,6 +205,67 @@ class FactReader:
     def _forget(self, view: int, facts: Floats) -> None:
         for fact in self._layout.views[view].facts:
             facts[self._layout.slices[fact.name]] = np.nan
+
+
+class _Stretch:
+    """All values of a customer's hash as one stretch of bytes, where every one has the length that Feast gives it."""
+
+    def __init__(self, layout: Layout, field_of: Mapping[str, bytes], stamp_of: Mapping[str, bytes]) -> None:
+        facts = list(layout.facts.values())
+        headers = [bytes([_DOUBLE_TAG]) if f.length == 1 else list_header(f.length) for f in facts]
+        self._fields = [field_of[f.name] for f in facts]
+        self._missing = [h + _NAN * f.length for h, f in zip(headers, facts, strict=True)]
+        self._lengths = [len(missing) for missing in self._missing]
+        self._texts = [(at, _codes(f)) for at, f in enumerate(facts) if f.kind is Kind.CATEGORY]
+        ends = np.cumsum([len(view.facts) for view in layout.views]).tolist()
+        self._views = [
+            (stamp_of.get(view.name), slice(end - len(view.facts), end))
+            for view, end in zip(layout.views, ends, strict=True)
+        ]
+        is_header = np.concatenate([np.arange(n) < len(h) for h, n in zip(headers, self._lengths, strict=True)])
+        self._header_at, self._double_at = np.flatnonzero(is_header), np.flatnonzero(~is_header)
+        self._header = np.frombuffer(b"".join(headers), np.uint8)
+
+    def of(self, fields: Mapping[bytes, bytes], now: float, view_times: Floats) -> bytes | None:
+        """Return the stretch and fill the view times (n_views,), or return None where the hash must be read by value.
+
+        The values of a view without a stamp are still in it: who takes the doubles forgets them.
+        """
+        get = fields.get
+        values: list[bytes | None] = list(map(get, self._fields))
+        for v, (field, where) in enumerate(self._views):
+            stamp = get(field) if field is not None else None
+            moment = NEVER if stamp is None else decode_timestamp(stamp)
+            if moment == NEVER:
+                continue
+            if moment is None or moment > now + FUTURE_SECONDS or None in values[where]:
+                return None
+            view_times[v] = moment
+        for at, codes in self._texts:
+            code = codes.get(values[at])
+            if code is None:
+                return None
+            values[at] = code
+        whole = [value or missing for value, missing in zip(values, self._missing, strict=True)]
+        return b"".join(whole) if list(map(len, whole)) == self._lengths else None
+
+    def doubles(self, stretches: Sequence[bytes]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return (n, layout.width) doubles, and (n,) whether all values are of the types that Feast writes."""
+        table = np.frombuffer(b"".join(stretches), np.uint8).reshape(len(stretches), -1)
+        is_sound = (table.take(self._header_at, axis=1) == self._header).all(axis=1)
+        return table.take(self._double_at, axis=1).view("<f8"), is_sound
+
+
+def _forget_unstamped(layout: Layout, found: FactRows, rows: Sequence[int]) -> None:
+    """Set the facts of views without a stamp to NaN: a value without its stamp is of unknown age."""
+    is_unstamped = np.isnan(found.view_times[rows])
+    if not is_unstamped.any():
+        return
+    for v, view in enumerate(layout.views):
+        forgotten = np.asarray(rows)[is_unstamped[:, v]]
+        if len(forgotten):
+            first, last = layout.slices[view.facts[0].name], layout.slices[view.facts[-1].name]
+            found.facts[forgotten, first.start : last.stop] = np.nan
 
 
 def decode_value(value: bytes) -> float | str | Floats | None:
@@ -223,6 +304,7 @@ def is_null(value: float | str | Floats | None) -> bool:
     return isinstance(value, float) and value != value
 
 
+@lru_cache(maxsize=4096)
 def decode_timestamp(value: bytes) -> float | None:
     """Decode a protobuf `Timestamp` into Unix seconds, or None where the bytes are none."""
     seconds = nanos = 0
@@ -307,3 +389,12 @@ def timestamp_value(microseconds: int) -> bytes:
     return (b"\x08" + _write_varint(seconds) if seconds else b"") + (
         b"\x10" + _write_varint(rest * 1000) if rest else b""
     )
+
+
+def _number(value: float) -> bytes:
+    return bytes([_DOUBLE_TAG]) + np.float64(value).tobytes()
+
+
+def _codes(fact: Fact) -> dict[bytes | None, bytes]:
+    """Return text as stored -> the double of its code as stored; nothing for nothing."""
+    return {None: b"", b"": b"", **{text_value(v): _number(float(i)) for i, v in enumerate(fact.vocabulary)}}

@@ -128,13 +128,12 @@ def decode_response(response: Any, n: int, layout: Layout, now: float) -> FactRo
     """
     found = FactRows.empty(layout, n)
     position = {name: i for i, name in enumerate(response.metadata.feature_names.val)}  # its order is arbitrary
-    is_partial = False
     for v, view in enumerate(layout.views):
         stamps = response.results[position[view.facts[0].name]].event_timestamps
         moments = np.array([stamp.seconds + stamp.nanos / 1e9 for stamp in stamps])
         is_written = moments != NEVER
         is_believed = is_written & (moments <= now + FUTURE_SECONDS)
-        is_partial = is_partial or bool((is_written & ~is_believed).any())
+        found.is_partial[is_written & ~is_believed] = True
         found.is_known[is_written] = True
         found.view_times[is_believed, v] = moments[is_believed]
         for fact in view.facts:
@@ -142,10 +141,10 @@ def decode_response(response: Any, n: int, layout: Layout, now: float) -> FactRo
             for i, value in enumerate(values):
                 number = number_of(value, fact)
                 if number is None:
-                    is_partial = True
+                    found.is_partial[i] = True
                 elif is_believed[i]:
                     found.facts[i, layout.slices[fact.name]] = number
-    return found._replace(is_partial=is_partial)
+    return found
 
 
 def number_of(value: Any, fact: Fact) -> float | Floats | None:

@@ -60,9 +60,9 @@ class RedisGather:
         state_asked = _state_commands(customer_ids, channel, now)
         rows, state_replies = await self._ask_both(plan, customer_ids, state_asked, now, deadline_seconds)
         n = len(customer_ids)
-        reasons: set[str] = set()
-        facts, view_times, is_known = self._believed(rows, n, now, reasons)
-        contacts, consents, is_loggable = self._decode_state(state_replies, n, channel, now, reasons)
+        common: set[str] = set()  # reasons that hold for all
+        facts, view_times, is_known, own = self._believed(rows, n, now, common)
+        contacts, consents, is_loggable = self._decode_state(state_replies, n, channel, now, common)
         batch = CustomerBatch(
             customer_ids=tuple(customer_ids),
             facts=facts,
@@ -73,7 +73,8 @@ class RedisGather:
             paused=self._paused,
             is_loggable=is_loggable,
         )
-        return Gathered(batch, tuple(sorted(reasons)))
+        shared = tuple(sorted(common))
+        return Gathered(batch, tuple(tuple(sorted({*common, *mine})) if mine else shared for mine in own))
 
     def _reader_of(self, plan: FactPlan) -> FactReader:
         if self._reader is None or self._reader[0] is not plan:
@@ -106,23 +107,27 @@ class RedisGather:
             )
         return None if found is None else reader.rows(found, now), state_replies
 
-    def _believed(self, rows: FactRows | None, n: int, now: float, reasons: set[str]) -> tuple[Any, Any, Any]:
+    def _believed(
+        self, rows: FactRows | None, n: int, now: float, common: set[str]
+    ) -> tuple[Any, Any, Any, list[tuple[str, ...]]]:
+        """Return facts, view times, who is known, and for each customer the reasons that are its own."""
         if rows is None:
-            reasons.add("features_unavailable")
+            common.add("features_unavailable")
             rows = FactRows.empty(self._layout, n)
-        if rows.is_partial:
-            reasons.add("features_partial")
         facts, view_times = np.ascontiguousarray(rows.facts.T), np.ascontiguousarray(rows.view_times.T)
-        if mask_stale(self._layout, facts, view_times, now).any():
-            reasons.add("features_stale")
-        return facts, view_times, rows.is_known
+        is_stale = mask_stale(self._layout, facts, view_times, now)
+        own: list[tuple[str, ...]] = [()] * n
+        if rows.is_partial.any() or is_stale.any():
+            told = {"features_partial": rows.is_partial.tolist(), "features_stale": is_stale.any(axis=0).tolist()}
+            own = [tuple(reason for reason, is_so in told.items() if is_so[i]) for i in range(n)]
+        return facts, view_times, rows.is_known, own
 
     def _decode_state(
-        self, replies: list[Reply] | None, n: int, channel: str, now: float, reasons: set[str]
+        self, replies: list[Reply] | None, n: int, channel: str, now: float, common: set[str]
     ) -> tuple[Contacts, Any, bool]:
         consents = np.full(n, UNKNOWN, dtype=np.int8)
         if replies is None:
-            reasons.update(("state_unavailable", "log_unavailable"))
+            common.update(("state_unavailable", "log_unavailable"))
             return contacts_of_batch([], now), consents, False
         for i in range(n):
             [consent] = replies[n + i]
