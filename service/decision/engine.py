@@ -20,6 +20,7 @@ from service.decision.selection import select
 __all__ = ["CompiledCatalogue", "compile_catalogue", "decide", "select_again"]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
 
@@ -30,6 +31,7 @@ def decide(
     scorer: Scorer | None,
     now: float,
     keys: Keys,
+    room: Ints | None = None,
 ) -> Decisions:
     """Decide for every customer of the batch; a batch of n gives bit for bit what n batches of one give.
 
@@ -39,12 +41,15 @@ def decide(
         scorer: None where no model was ever loaded: propensities are then the catalogue's priors.
         now: Decision time, Unix seconds UTC.
         keys: (n_customers,) uint64, one random key a customer; every draw is derived from it.
+        room: (n_customers, n_counters) what the contact policy leaves, where it was counted before: contacts are then
+            not read.
     """
     plan = catalogue.plans[request.channel]
     as_of = catalogue.columns.as_of(batch.facts, now)
     extras = _extras(catalogue, batch, request)
     passes = catalogue.circuit.evaluate(as_of, extras)
-    room = catalogue.caps.room(batch.contacts, len(batch.customer_ids), request.channel, now)
+    if room is None:
+        room = catalogue.caps.room(batch.contacts, len(batch.customer_ids), request.channel, now)
     stages, reasons = admit(catalogue, plan, batch, request, passes, room, now)
     propensity = propensities(plan, batch, as_of, stages == Stage.NOT_SELECTED, scorer, now)
     priority = priorities(plan, propensity)
