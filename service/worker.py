@@ -1,7 +1,7 @@
 """The worker: follows the journal, keeps the facts up to date, writes the lake, trims what is safely there.
 
 Decides the order of things, which is what makes a crash harmless: events are applied, then written to the lake, then
-trimmed. Knows nothing of decisions. A second worker stands by and takes over when the first one's lease lapses.
+trimmed. Knows nothing of decisions. Workers share the partitions fairly; when one ends, the others take over its share.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,11 @@ from features.contract import LAYOUT
 from service.adapters.connection import Link
 from service.adapters.fact_store import FactStore
 from service.adapters.fact_stream import FactStream, event_of
+from service.adapters.journal_entries import decision_id_of
 from service.adapters.parquet_lake import LakeConflict, ParquetLake, UnreadableEntry, id_order
 from service.adapters.partition_owner import Entry, NotOwner, PartitionOwner
 from service.adapters.redis_facts import RedisFacts
+from service.adapters.redis_journal import RedisJournal
 from service.decision.record import PARTITIONS
 from service.ports import Event, FactPlan, StoreUnavailable
 from service.settings import Settings
@@ -39,6 +42,7 @@ FLUSH_BYTES = 64_000_000
 LEASE_SECONDS = 10.0
 BLOCK_SECONDS = 0.5
 RETRY_SECONDS = 0.5
+JOURNAL_SECONDS = 5.0
 FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
 
 
@@ -69,6 +73,7 @@ class Worker:
 
     owner: PartitionOwner
     facts: FactStream
+    journal: RedisJournal
     lake: ParquetLake
     flush_seconds: float = FLUSH_SECONDS
     _held: dict[int, _Partition] = field(default_factory=dict)
@@ -78,14 +83,18 @@ class Worker:
         """Take or renew partitions when it is time to; finish what a dead owner left. Returns how many are held."""
         if time.monotonic() < self._renew_at:
             return len(self._held)
-        gained, lost = await self.owner.take(range(PARTITIONS))
-        for partition in lost:
+        taken = await self.owner.take(range(PARTITIONS))
+        for partition in taken.lost:
             self._held.pop(partition, None)
-        for partition in sorted(gained):
+        for partition in sorted(taken.surplus):
+            await self._write(partition)
+            self._held.pop(partition)
+        await self.owner.give(taken.surplus)
+        for partition in sorted(taken.gained):
             applied = await self.facts.resume(partition)
-            last = await asyncio.to_thread(self.lake.last_id, partition)
+            last = await asyncio.to_thread(self.lake.take_over, partition, self.owner.tokens[partition])
             self._held[partition] = _Partition(cursor=last, in_lake=last, applied=applied)
-        self._renew_at = time.monotonic() + LEASE_SECONDS / 3
+        self._renew_at = time.monotonic() + (LEASE_SECONDS / 3 if self._held else RETRY_SECONDS)
         return len(self._held)
 
     async def step(self, block_seconds: float | None = None) -> int:
@@ -100,6 +109,7 @@ class Worker:
                 held.since = time.monotonic()
             held.waiting.extend(good)
             held.cursor = entries[-1].id
+        await self._settle(entry for entries in found.values() for entry in entries if entry.kind == "decision")
         aside = await self.facts.apply(events)
         for partition, items in events.items():
             held = self._held[partition]
@@ -146,12 +156,19 @@ class Worker:
             events.setdefault(partition, []).append((entry, event))
         return True
 
+    async def _settle(self, decisions: Iterable[Entry]) -> None:
+        """Let outcomes that came before their decision take effect, now that it is there."""
+        ids = [decision_id for entry in decisions if (decision_id := decision_id_of(entry.payload)) is not None]
+        if settled := await self.journal.settle(ids):
+            log.info("%d outcomes came before their decisions and count now", settled)
+
     def _waiting_bytes(self) -> int:
         return sum(len(entry.payload) for held in self._held.values() for entry in held.waiting)
 
     async def _write(self, partition: int) -> int:
         held = self._held[partition]
         while held.waiting:
+            await self.owner.check(partition)
             try:
                 await asyncio.to_thread(self.lake.write, partition, held.waiting, held.in_lake)
             except UnreadableEntry as error:
@@ -178,6 +195,7 @@ async def run(worker: Worker, stop: asyncio.Event) -> None:
         except (NotOwner, LakeConflict) as error:
             log.warning("another worker took over: %s", error)
             worker.forget()
+            await _sleep(stop, RETRY_SECONDS)
         except StoreUnavailable as error:
             log.warning("waiting for the store: %s", error)
             worker.forget()
@@ -188,7 +206,7 @@ async def run(worker: Worker, stop: asyncio.Event) -> None:
             await _sleep(stop, RETRY_SECONDS)
     with suppress(NotOwner, LakeConflict, StoreUnavailable):
         await worker.flush_all()
-        await worker.owner.give_back()
+        await worker.owner.leave()
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:
@@ -231,9 +249,14 @@ async def _serve(settings: Settings, registry: str) -> None:
         if plan is None:
             return
         clock = open_clock(settings.var / "clock.json") if settings.clock == "auto" else WallClock()
-        owner = PartitionOwner(state, lease_seconds=LEASE_SECONDS)
+        lake = ParquetLake(settings.lake)
+        owner = PartitionOwner(state, lease_seconds=LEASE_SECONDS, fence_of=lake.fence)
         store = await _fact_store(settings, features, features_url, plan, stack)
-        worker = Worker(owner, FactStream(owner, store, clock), ParquetLake(settings.lake), settings.lake_seconds)
+        journal = RedisJournal(
+            state_url, deadline_seconds=JOURNAL_SECONDS, idempotency_seconds=settings.idempotency_days * 86_400
+        )
+        stack.push_async_callback(journal.close)
+        worker = Worker(owner, FactStream(owner, store, clock), journal, lake, settings.lake_seconds)
         log.info("worker %s follows the journal", owner.name)
         await run(worker, stop)
         await features.close()

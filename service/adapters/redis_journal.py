@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 
+import hiredis
+
 from service.adapters import redis_keys as keys
 from service.adapters.breaker import Breaker
-from service.adapters.connection import Call, Link, Script
-from service.adapters.journal_entries import as_text, encode
+from service.adapters.connection import Call, Command, Link, Reply, Script
+from service.adapters.journal_entries import as_text, decode_parked, encode
 from service.decision.record import CONTACTS_DAYS, partition_of, tag
-from service.ports import Event, Outcome, Receipt
+from service.ports import Event, Outcome, Receipt, StoreUnavailable
 
 CONSENT_EVENT = "consent_changed"
-_CONTACTS_MS = int(CONTACTS_DAYS * 86_400_000)
+REASON = "log_unavailable"
+PARKED_DAYS = 1.0
+"""How long an outcome waits for its decision in the state; it stays in the lake, where reports find the decision."""
+_CONTACTS_MS, _PARKED_MS = int(CONTACTS_DAYS * 86_400_000), int(PARKED_DAYS * 86_400_000)
 
 
 class RedisJournal:
@@ -47,6 +52,19 @@ class RedisJournal:
         statuses = await self._run([self._event_call(event) for event in events])
         return [Receipt(e.event_id, status) for e, status in zip(events, statuses, strict=True)]
 
+    async def settle(self, decision_ids: Sequence[str]) -> int:
+        """Let outcomes that came before these decisions move contacts and evidence. Returns how many there were.
+
+        Doing it again changes nothing. Raises StoreUnavailable.
+        """
+        names = [keys.parked(decision_id) for decision_id in decision_ids]
+        found = await self._ask([("LRANGE", name, 0, -1) for name in names])
+        waiting = [(name, blobs) for name, blobs in zip(names, found, strict=True) if blobs]
+        outcomes = [decode_parked(blob) for _, blobs in waiting for blob in blobs]
+        await self._run([self._outcome_call(outcome, "settle") for outcome in outcomes])
+        await self._ask([("DEL", name) for name, _ in waiting])
+        return len(outcomes)
+
     def move(self, url: str) -> None:
         """Append at another address from now on."""
         self._link.move(url)
@@ -55,13 +73,22 @@ class RedisJournal:
         """Close the connections."""
         await self._link.close()
 
+    async def _ask(self, commands: Sequence[Command]) -> list[Reply]:
+        if not commands:
+            return []
+        replies = await self._link.exchange(commands, deadline_seconds=self._deadline_seconds, reason=REASON)
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise StoreUnavailable(REASON, str(reply))
+        return replies
+
     async def _run(self, calls: Sequence[Call]) -> list[str]:
         if not calls:
             return []
-        replies = await self._link.run(calls, deadline_seconds=self._deadline_seconds, reason="log_unavailable")
+        replies = await self._link.run(calls, deadline_seconds=self._deadline_seconds, reason=REASON)
         return [as_text(reply) for reply in replies]
 
-    def _outcome_call(self, outcome: Outcome) -> Call:
+    def _outcome_call(self, outcome: Outcome, mode: str = "take") -> Call:
         partition = keys.partition_of_id(outcome.decision_id)
         return Call(
             self._outcome,
@@ -70,6 +97,7 @@ class RedisJournal:
                 keys.seen(partition, "o", outcome.outcome_id),
                 keys.of_partition(partition, "journal"),
                 keys.of_partition(partition, "evidence"),
+                keys.parked(outcome.decision_id),
             ],
             [
                 outcome.body_digest or _digest(encode(outcome)),
@@ -81,6 +109,8 @@ class RedisJournal:
                 repr(outcome.occurred_at),
                 f"nba:{tag(partition)}:contacts:",
                 _CONTACTS_MS,
+                mode,
+                _PARKED_MS,
             ],
         )
 

@@ -9,12 +9,14 @@ nba:{pNN}:decision:<decision_id>        msgpack [journal id, [customer_id, custo
                                         [[action_id, issue, group, treatment_id, is_marketing], ...]]]
 nba:{pNN}:answer:<decision_id>          request digest, newline, answer; only with an Idempotency-Key
 nba:{pNN}:seen:<o or e>:<id digest>     digest of the body of an outcome or event already taken
+nba:{pNN}:parked:<decision_id>          list: outcomes, msgpack, that came before their decision
 nba:{pNN}:evidence                      hash: action_id|type -> how many outcomes
 nba:{pNN}:journal                       stream: k = decision, outcome, orphan, event or switch; v = msgpack payload
                                         (journal_entries.py)
 nba:{pNN}:lease, nba:{pNN}:fence        owner of the partition with its fencing token; the last token given
 nba:{pNN}:applied, nba:{pNN}:intent     last event whose facts are in the feature store; what is being pushed right now
 nba:{pNN}:poison                        stream of entries set aside: id, k, v, error
+nba:{p00}:workers                       sorted set: worker -> server milliseconds until which it counts
 nba:{p00}:switches                      hash: scope|id -> JSON who, why, at of a pause
 """
 
@@ -25,6 +27,7 @@ from hashlib import blake2b
 from service.decision.record import customer_digest, partition_of, partition_of_decision, tag
 
 SWITCHES = "nba:{p00}:switches"
+WORKERS = "nba:{p00}:workers"
 MARKETING = "marketing"
 
 
@@ -51,6 +54,11 @@ def decision(decision_id: str) -> str:
 def answer(decision_id: str) -> str:
     """Return the key of the answer kept for a repeat."""
     return f"nba:{tag(partition_of_id(decision_id))}:answer:{_safe(decision_id)}"
+
+
+def parked(decision_id: str) -> str:
+    """Return the key of the outcomes that wait for their decision."""
+    return f"nba:{tag(partition_of_id(decision_id))}:parked:{_safe(decision_id)}"
 
 
 def seen(partition: int, kind: str, caller_id: str) -> str:

@@ -29,6 +29,7 @@ from service.adapters.redis_facts import RedisFacts
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
 from service.decision.record import partition_of
+from service.lake_files import files
 from service.ports import Event, FactPlan, Outcome, StoreUnavailable
 from service.worker import Worker, run
 from tests.service.rows import CHEESE, decision_row
@@ -100,7 +101,7 @@ class World:
     def worker(self, store: FactStore | None = None, lease_seconds: float = 10.0) -> Worker:
         """Return a worker of a process of its own, as far as the journal can tell."""
         owner = PartitionOwner(self.link, lease_seconds=lease_seconds)
-        return Worker(owner, FactStream(owner, store or self.store, FixedClock()), self.lake)
+        return Worker(owner, FactStream(owner, store or self.store, FixedClock()), self.journal, self.lake)
 
     async def send(self, *events: Event) -> None:
         """Append events to the journal."""
@@ -123,10 +124,16 @@ class World:
 
     def rows(self, table: str, column: str) -> list[str]:
         """Return a column of a lake table, sorted."""
-        if not self.lake.files(table):
-            return []
-        files = f"{self.lake.folder}/{table}/*.parquet"
-        return sorted(name for (name,) in duckdb.sql(f"SELECT {column} FROM read_parquet('{files}')").fetchall())
+        found = files(self.lake.folder, table)
+        return (
+            sorted(name for (name,) in duckdb.sql(f"SELECT {column} FROM read_parquet({found})").fetchall())
+            if found
+            else []
+        )
+
+    async def kill_workers(self) -> None:
+        """Let the leases lapse, as time does with those of a worker that is gone."""
+        await self.ask("DEL", keys.WORKERS, *(keys.of_partition(p, "lease") for p in range(64)))
 
 
 @pytest.fixture
@@ -219,6 +226,36 @@ def test_decisions_outcomes_and_consents_reach_the_lake(on: Scenario) -> None:
     on(scenario)
 
 
+def test_outcomes_that_came_before_their_decision_count_once_it_is_there(on: Scenario) -> None:
+    """Parked outcomes become contacts and evidence when the worker meets their decision, once, foreign actions never."""
+
+    async def scenario(world: World) -> None:
+        row, worker = decision_row("a", NOW), world.worker()
+        early = [
+            Outcome("o1", row.decision_id, "upsell_cheese", "impression", None, NOW),
+            Outcome("o2", row.decision_id, "upsell_cheese", "accept", None, NOW + 1),
+            Outcome("o3", row.decision_id, "upsell_deli", "accept", None, NOW + 1),
+        ]
+        receipts = await world.journal.append_outcomes(early, NOW)
+        assert {receipt.status for receipt in receipts} == {"orphan"}
+        assert await worker.drain_once() == 3
+        assert (await world.state.contacts_of("a", NOW))["contacts"] == []
+        await world.state.record(row, (CHEESE,), (), answer=None, request_digest="", deadline_seconds=5)
+        for _ in range(2):
+            await worker.drain_once()
+            contacts = (await world.state.contacts_of("a", NOW))["contacts"]
+            kinds = [(contact["kind"], contact["action_id"]) for contact in contacts]
+            assert sorted(kinds) == [(k, "upsell_cheese") for k in ("accept", "decision", "impression")]
+            counted = await world.ask("HGET", keys.of_partition(partition_of("a"), "evidence"), "upsell_cheese|accept")
+            assert counted is not None
+            await world.state.record(row, (CHEESE,), (), answer=None, request_digest="", deadline_seconds=5)
+        assert (await world.journal.append_outcomes(early[:1], NOW))[0].status == "duplicate"
+        assert await world.ask("EXISTS", keys.parked(row.decision_id)) == 0
+        assert world.rows("outcomes", "outcome_id") == ["o1", "o2", "o3"]
+
+    on(scenario)
+
+
 def test_facts_that_somebody_else_wrote_meanwhile_are_built_upon(on: Scenario) -> None:
     """Rows written between reading and writing, as a materialization does, are kept, with the new events on top."""
 
@@ -246,13 +283,13 @@ def test_a_worker_that_dies_in_a_push_applies_each_event_once(on: Scenario, view
     async def scenario(world: World) -> None:
         await world.send(purchase(0, "a"), purchase(0, "b"))
         await world.worker().drain_once()
-        await world.ask("DEL", *(keys.of_partition(p, "lease") for p in range(64)))
+        await world.kill_workers()
         await world.send(purchase(1, "a", "deli"), purchase(2, "a"), purchase(1, "b", "seafood"))
         dying = world.worker(Dying(world.store, views))
         await dying.own()
         with pytest.raises(RuntimeError, match="killed"):
             await dying.step()
-        await world.ask("DEL", *(keys.of_partition(p, "lease") for p in range(64)))
+        await world.kill_workers()
         await world.send(purchase(3, "a", "baby"))
         await world.worker().drain_once()
         bought = [purchase(0, "a"), purchase(1, "a", "deli"), purchase(2, "a"), purchase(3, "a", "baby")]
@@ -430,4 +467,4 @@ def test_a_worker_process_follows_the_journal_and_leaves_in_order(
             process.kill()
             process.wait(10)
     assert process.returncode == 0
-    assert len(ParquetLake(tmp_path / "lake").files("events")) == 1
+    assert len(files(tmp_path / "lake", "events")) == 1

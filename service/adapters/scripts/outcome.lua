@@ -1,10 +1,13 @@
 #!lua
 -- Take one outcome: once for an id, only for an action of its decision; append it and move contacts and evidence.
--- KEYS  1 decision  2 seen  3 journal  4 evidence
+-- One that comes before its decision is parked; `settle` moves contacts and evidence once the decision is there.
+-- KEYS  1 decision  2 seen  3 journal  4 evidence  5 parked outcomes of the decision
 -- ARGV  1 body digest  2 seen TTL ms  3 outcome blob  4 decision id  5 action id  6 type  7 occurred at
 --       8 prefix of contacts keys of this partition  9 contacts TTL ms
+--       10 'take', or 'settle' for an outcome that was taken before  11 parked TTL ms
 -- The key of the customer's contacts is known only from the decision; it carries the same tag as KEYS.
-local before = redis.call('GET', KEYS[2])
+local is_new = ARGV[10] == 'take'
+local before = is_new and redis.call('GET', KEYS[2])
 if before then
   if before == ARGV[1] then return 'duplicate' end
   return 'conflict'
@@ -12,8 +15,12 @@ end
 
 local stored = redis.call('GET', KEYS[1])
 if not stored then
-  redis.call('XADD', KEYS[3], '*', 'k', 'orphan', 'v', '\146\192' .. ARGV[3])
-  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+  if is_new then
+    redis.call('XADD', KEYS[3], '*', 'k', 'orphan', 'v', '\146\192' .. ARGV[3])
+    redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+    redis.call('RPUSH', KEYS[5], ARGV[3])
+    redis.call('PEXPIRE', KEYS[5], ARGV[11])
+  end
   return 'orphan'
 end
 
@@ -26,8 +33,10 @@ for _, candidate in ipairs(decision[5]) do
 end
 if not offer then return 'foreign_action' end
 
-redis.call('XADD', KEYS[3], '*', 'k', 'outcome', 'v', '\146' .. blob .. ARGV[3])
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+if is_new then
+  redis.call('XADD', KEYS[3], '*', 'k', 'outcome', 'v', '\146' .. blob .. ARGV[3])
+  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+end
 local contacts = ARGV[8] .. decision[2]
 local contact = table.concat(
   {ARGV[6], ARGV[4], offer[1], offer[2], offer[3], offer[4], decision[4], offer[5] and '1' or '0'}, '|')
