@@ -7,7 +7,7 @@ partition belongs to another owner.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import hiredis
@@ -54,39 +54,76 @@ class Progress(NamedTuple):
     intent: Intent | None
 
 
+class Taken(NamedTuple):
+    """What a call of `take` changed.
+
+    Attributes:
+        gained: Newly owned. lost: owned by another meanwhile. surplus: still owned, more than the fair share: to be
+            finished and given back.
+    """
+
+    gained: set[int]
+    lost: set[int]
+    surplus: set[int]
+
+
 class PartitionOwner:
-    """Owns partitions on behalf of this process.
+    """Owns a fair share of the partitions on behalf of this process: all of n workers agree on who may have how many.
 
     Args:
         lease_seconds: How long a dead owner's partitions stay its own.
+        fence_of: The greatest token that a partition's lake has seen.
     """
 
-    def __init__(self, link: Link, *, lease_seconds: float = 10.0) -> None:
+    def __init__(
+        self, link: Link, *, lease_seconds: float = 10.0, fence_of: Callable[[int], int] = lambda partition: 0
+    ) -> None:
         self._link = link
         self._lease_ms = int(lease_seconds * 1000)
-        self._script = Script.read("partition")
+        self._script, self._workers = Script.read("partition"), Script.read("workers")
+        self._fence_of = fence_of
         self.name = secrets.token_hex(8)
         self.tokens: dict[int, int] = {}
 
-    async def take(self, partitions: Iterable[int]) -> tuple[set[int], set[int]]:
-        """Take what is free and renew what is held. Returns (newly owned, lost since the last call)."""
+    async def take(self, partitions: Iterable[int]) -> Taken:
+        """Renew what is held, and take what is free up to the fair share."""
         wanted = list(partitions)
-        replies = await self._run([self._call(p, "take", self.name, self._lease_ms) for p in wanted])
-        gained, lost = set(), set()
-        for partition, token in zip(wanted, replies, strict=True):
-            before = self.tokens.pop(partition, 0)
-            if token:
-                self.tokens[partition] = token
-            if token and token != before:
-                gained.add(partition)
-            if before and token != before:
-                lost.add(partition)
-        return gained, lost
+        [names] = await self._run([Call(self._workers, [keys.WORKERS], [self.name, self._lease_ms])])
+        rank, share = names.index(self.name.encode()), len(wanted) // len(names)
+        quota = share + (rank < len(wanted) % len(names))
+        before = dict(self.tokens)
+        self.tokens = await self._take(sorted(before))
+        lost = {p for p in before if self.tokens.get(p) != before[p]}
+        if len(self.tokens) < quota:
+            others = [p for p in wanted if p not in self.tokens]
+            free = await self._free(others[rank * share :] + others[: rank * share])
+            self.tokens.update(await self._take(free[: quota - len(self.tokens)]))
+        gained = {p for p, token in self.tokens.items() if before.get(p) != token}
+        return Taken(gained, lost, set(sorted(set(self.tokens) - gained)[quota:]))
 
-    async def give_back(self) -> None:
-        """Let others take the partitions at once."""
-        held, self.tokens = dict(self.tokens), {}
-        await self._run([self._call(p, "give", f"{self.name}|{token}") for p, token in held.items()])
+    async def give(self, partitions: Iterable[int]) -> None:
+        """Let others take some partitions at once."""
+        tokens = {p: self.tokens.pop(p) for p in partitions if p in self.tokens}
+        await self._run([self._call(p, "give", f"{self.name}|{token}") for p, token in tokens.items()])
+
+    async def leave(self) -> None:
+        """Let others take all partitions at once, and count no more."""
+        await self.give(list(self.tokens))
+        await self._run([Call(self._workers, [keys.WORKERS], [self.name, 0])])
+
+    async def check(self, partition: int) -> None:
+        """Make sure that the partition is still owned. Raises NotOwner."""
+        await self._guarded([(partition, "check", ())])
+
+    async def _take(self, partitions: Sequence[int]) -> dict[int, int]:
+        calls = [self._call(p, "take", self.name, self._lease_ms, self._fence_of(p)) for p in partitions]
+        return {p: token for p, token in zip(partitions, await self._run(calls), strict=True) if token}
+
+    async def _free(self, partitions: Sequence[int]) -> list[int]:
+        """Return those without a lease, or with one of this very process that it forgot."""
+        [leases] = await self._ask([("MGET", *(keys.of_partition(p, "lease") for p in partitions))], DEADLINE_SECONDS)
+        own = f"{self.name}|".encode()
+        return [p for p, lease in zip(partitions, leases, strict=True) if lease is None or lease.startswith(own)]
 
     async def read(
         self, after: Mapping[int, str], *, count: int, block_seconds: float | None = None

@@ -6,20 +6,23 @@
 local held = redis.call('GET', KEYS[1])
 local operation = ARGV[1]
 
-if operation == 'take' then -- 3 lease TTL ms
+if operation == 'take' then -- 3 lease TTL ms  4 token that the lake has seen: the new one is greater, also in a new store
   if held then
     local owner, token = string.match(held, '^(.*)|(%d+)$')
     if owner ~= ARGV[2] then return 0 end
     redis.call('PEXPIRE', KEYS[1], ARGV[3])
     return tonumber(token)
   end
-  local token = redis.call('INCR', KEYS[2])
-  redis.call('SET', KEYS[1], ARGV[2] .. '|' .. token, 'PX', ARGV[3])
+  local token = math.max(redis.call('INCR', KEYS[2]), tonumber(ARGV[4]) + 1)
+  redis.call('SET', KEYS[2], string.format('%d', token))
+  redis.call('SET', KEYS[1], ARGV[2] .. '|' .. string.format('%d', token), 'PX', ARGV[3])
   return token
 end
 
 if held ~= ARGV[2] then return 0 end
-if operation == 'give' then
+if operation == 'check' then
+  return 1
+elseif operation == 'give' then
   redis.call('DEL', KEYS[1])
 elseif operation == 'intend' then -- 3 intent
   redis.call('SET', KEYS[4], ARGV[3])
