@@ -8,19 +8,23 @@ Knows the ports and the pure core; knows no store, wire format or framework.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.decision import record as log
 from service.decision.engine import CompiledCatalogue, decide, select_again
-from service.decision.model import Choice, Contacts, CustomerBatch, Decisions, Floats, Request, Scorer
-from service.decision.selection import slots_of
+from service.decision.log_row import write_row
+from service.decision.model import CustomerBatch, Decisions, Request, Scorer
 from service.ports import Bundle, CapCheck, Clock, CustomerState, Gathered, Offer, Recorded, StoreUnavailable
+from service.together import Together
 
 MAX_RESELECTIONS = 2
+MOST_TOGETHER = 32
+"""Decisions that share a pass of the core: more would make the first of them wait for the last."""
 Tell = Callable[[Sequence[str]], None]
 """Takes the degraded reasons that a step met."""
 _UNSEEN: AbstractContextManager[Tell] = nullcontext(lambda reasons: None)
@@ -66,7 +70,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision with all that the answer is written from."""
+    """A decision with all that the answer is written from.
+
+    Attributes:
+        customer: Where the customer stands in `batch` and `decisions`, which it may share with others.
+    """
 
     decision_id: str
     customer_id: str
@@ -75,6 +83,21 @@ class Decided:
     decisions: Decisions
     degraded_reasons: tuple[str, ...]
     reselected: bool = False
+    customer: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """What customers must have in common to be decided in one pass."""
+
+    serving: Serving
+    request: Request
+
+    def __hash__(self) -> int:
+        return hash((id(self.serving), self.request.channel))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Question) and self.serving is other.serving and self.request == other.request
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +124,9 @@ class Online:
     new_token: Callable[[], bytes] = field(default=lambda: secrets.token_bytes(16))
     step: Callable[[str], AbstractContextManager[Tell]] = unseen
 
+    def __post_init__(self) -> None:
+        self.together: Together[tuple[str, str], Decided] = Together(self._decide_all, MOST_TOGETHER)
+
     async def decide(self, ask: Ask, write_answer: Callable[[Decided], bytes]) -> tuple[Decided | Repeat, bytes]:
         """Decide for one customer, record it unless it is a dry run, and return it with its answer.
 
@@ -113,24 +139,29 @@ class Online:
         serving = self.serving()
         if serving is None:
             raise NothingLoaded
-        now = self.clock.now()
         token = log.derived_token(ask.idempotency_key, ask.customer_id) if ask.idempotency_key else self.new_token()
         decision_id = log.decision_id_from(token, ask.customer_id)
-        with self.step("gather") as tell:
-            gathered = await self.state.gather(
-                serving.bundle.plan, (ask.customer_id,), ask.request.channel, now, self.gather_deadline_seconds
-            )
-            tell(gathered.degraded_reasons)
-        batch = gathered.batch
-        if ask.require_known and not batch.is_known[0] and "features_unavailable" not in gathered.degraded_reasons:
+        decided = await self.together.ask(_Question(serving, ask.request), (ask.customer_id, decision_id))
+        if ask.require_known and "cold_start" in decided.degraded_reasons:
             raise UnknownCustomer
-        reasons = degraded(gathered.degraded_reasons, batch)
-        with self.step("decide") as tell:
-            decided = decide_one(serving, batch, ask.request, now, decision_id, reasons)
-            tell(reasons)
         if ask.dry_run:
             return decided, write_answer(decided)
         return await self._record(ask, decided, write_answer)
+
+    async def _decide_all(self, question: Hashable, asked: Sequence[tuple[str, str]]) -> list[Decided]:
+        """Decide for (customer, decision id) of everybody who asks the same at once."""
+        if not isinstance(question, _Question):
+            raise TypeError("customers are decided together by the question that they share")
+        serving, request, now = question.serving, question.request, self.clock.now()
+        with self.step("gather") as tell:
+            gathered = await self.state.gather(
+                serving.bundle.plan, [c for c, _ in asked], request.channel, now, self.gather_deadline_seconds
+            )
+            tell(gathered.degraded_reasons)
+        with self.step("decide") as tell:
+            decided = decide_all(serving, gathered, request, now, [d for _, d in asked])
+            tell(tuple(sorted({reason for one in decided for reason in one.degraded_reasons})))
+        return decided
 
     async def _record(
         self, ask: Ask, decided: Decided, write_answer: Callable[[Decided], bytes]
@@ -163,86 +194,54 @@ class Online:
                 return error
 
 
-def degraded(reasons: Sequence[str], batch: CustomerBatch) -> tuple[str, ...]:
-    """Return the sorted reasons, with `cold_start` where the only customer is unknown to a store that answered."""
-    found = set(reasons)
-    if not batch.is_known.all() and "features_unavailable" not in found:
-        found.add("cold_start")
-    return tuple(sorted(found))
+def decide_all(
+    serving: Serving, gathered: Gathered, request: Request, now: float, decision_ids: Sequence[str]
+) -> list[Decided]:
+    """Run the pure core over a batch, and hand each customer its decision."""
+    batch = gathered.batch
+    decisions = decide(batch, request, serving.catalogue, serving.scorer, now, keys_of(batch, decision_ids))
+    return [
+        Decided(decision_id, batch.customer_ids[i], serving, batch, decisions, degraded(gathered, i), customer=i)
+        for i, decision_id in enumerate(decision_ids)
+    ]
 
 
-def decide_one(
-    serving: Serving, batch: CustomerBatch, request: Request, now: float, decision_id: str, reasons: tuple[str, ...]
-) -> Decided:
-    """Run the pure core over a batch of one."""
-    keys = np.array([log.random_key(decision_id, batch.customer_ids[0])], dtype=np.uint64)
-    decisions = decide(batch, request, serving.catalogue, serving.scorer, now, keys)
-    return Decided(decision_id, batch.customer_ids[0], serving, batch, decisions, reasons)
+def keys_of(batch: CustomerBatch, decision_ids: Sequence[str]) -> NDArray[np.uint64]:
+    """Return the random key of each decision, (n,)."""
+    keys = [log.random_key(d, c) for d, c in zip(decision_ids, batch.customer_ids, strict=True)]
+    return np.array(keys, dtype=np.uint64)
+
+
+def degraded(gathered: Gathered, i: int) -> tuple[str, ...]:
+    """Return a customer's sorted reasons, with `cold_start` where it is unknown to a store that answered."""
+    reasons = gathered.reasons[i]
+    if gathered.batch.is_known[i] or "features_unavailable" in reasons:
+        return reasons
+    return tuple(sorted({*reasons, "cold_start"}))
 
 
 def without_log(decided: Decided, request: Request, reason: str) -> Decided:
     """Decide again for a decision that cannot be logged: only actions marked `may_be_unlogged` remain."""
-    batch = replace(decided.batch, is_loggable=False)
+    batch = replace(decided.batch.only(decided.customer), is_loggable=False)
     reasons = tuple(sorted({*decided.degraded_reasons, reason}))
-    return decide_one(decided.serving, batch, request, decided.decisions.now, decided.decision_id, reasons)
-
-
-def take_customer(
-    decision_id: str, serving: Serving, gathered: Gathered, decisions: Decisions, customer: int
-) -> Decided:
-    """Return one customer of a batch as a batch of one, so that what follows is the same for one and for many."""
-    batch = gathered.batch
-    one = slice(customer, customer + 1)
-    mine = batch.contacts.customers == customer
-    where = np.flatnonzero(mine)
-    contacts = Contacts(
-        np.zeros(len(where), dtype=np.int64),
-        batch.contacts.times[where],
-        tuple(batch.contacts.kinds[j] for j in where),
-        tuple(batch.contacts.action_ids[j] for j in where),
-        tuple(batch.contacts.channels[j] for j in where),
-    )
-    single = replace(
-        batch,
-        customer_ids=batch.customer_ids[one],
-        facts=np.ascontiguousarray(batch.facts[:, one]),
-        view_times=np.ascontiguousarray(batch.view_times[:, one]),
-        is_known=batch.is_known[one],
-        consents=batch.consents[one],
-        contacts=contacts,
-    )
-    alone = replace(
-        decisions,
-        stages=decisions.stages[one],
-        reasons=decisions.reasons[one],
-        propensities=decisions.propensities[one],
-        priorities=decisions.priorities[one],
-        chosen=decisions.chosen[one],
-        withheld=decisions.withheld[one],
-        arms=decisions.arms[one],
-        arm_probabilities=decisions.arm_probabilities[one],
-        as_of=np.ascontiguousarray(decisions.as_of[:, one]),
-        extras=np.ascontiguousarray(decisions.extras[:, one]),
-        room=decisions.room[one],
-        distributions=np.ascontiguousarray(decisions.distributions[:, one]),
-    )
-    reasons = degraded(gathered.degraded_reasons, single)
-    return Decided(decision_id, single.customer_ids[0], serving, single, alone, reasons)
+    gathered = Gathered(batch, (reasons,))
+    return decide_all(decided.serving, gathered, request, decided.decisions.now, [decided.decision_id])[0]
 
 
 def reselect(decided: Decided, refused: Sequence[str]) -> Decided:
     """Select again without the refused actions."""
-    keys = np.array([log.random_key(decided.decision_id, decided.customer_id)], dtype=np.uint64)
-    catalogue = decided.serving.catalogue
+    catalogue, i = decided.serving.catalogue, decided.customer
+    keys = np.zeros(len(decided.decisions.arms), dtype=np.uint64)
+    keys[i] = log.random_key(decided.decision_id, decided.customer_id)
     positions = [catalogue.catalogue.index[action] for action in refused]
-    decisions = select_again(decided.decisions, catalogue, 0, positions, keys)
+    decisions = select_again(decided.decisions, catalogue, i, positions, keys)
     return replace(decided, decisions=decisions, reselected=True)
 
 
-def offers_of(decided: Decided, customer: int = 0) -> Iterator[Offer]:
-    """Yield the offers shown to a customer of the decision's batch."""
+def offers_of(decided: Decided) -> Iterator[Offer]:
+    """Yield the offers shown to the customer."""
     catalogue = decided.serving.catalogue.catalogue
-    for choice in decided.decisions.chosen[customer]:
+    for choice in decided.decisions.chosen[decided.customer]:
         action = catalogue.actions[decided.decisions.actions[choice.candidate]]
         treatment = catalogue.treatments[decided.decisions.candidates[choice.candidate]]
         yield Offer(action.id, action.issue, action.group, treatment.id, action.is_marketing)
@@ -272,61 +271,18 @@ async def record_one(
     )
 
 
-def row_of(decided: Decided, customer: int = 0) -> log.DecisionRow:
-    """Return the decision log's row of one customer of the batch."""
-    decisions, serving, batch = decided.decisions, decided.serving, decided.batch
-    catalogue, request = serving.catalogue.catalogue, decisions.request
-    plan = serving.catalogue.plans[request.channel]
-    arm, probability = decisions.arms[customer], float(decisions.arm_probabilities[customer])
-    return log.DecisionRow(
-        decision_id=decided.decision_id,
-        customer_id=decided.customer_id,
-        decision_time=decisions.now,
-        channel=request.channel,
-        placements=request.placements,
-        context=tuple(request.context.items()),
-        issues=request.issues,
-        limit=request.limit,
-        locale=request.locale,
-        arm=arm,
-        arm_probability=probability,
-        layers=((catalogue.experiment.id, arm, probability),),
-        catalogue_version=catalogue.version,
+def row_of(decided: Decided) -> log.DecisionRow:
+    """Return the decision log's row of a batch of one."""
+    serving = decided.serving
+    return write_row(
+        decided.decision_id,
+        decided.batch,
+        decided.decisions,
+        serving.catalogue,
+        0,
         model_version=serving.scorer.version,
         features_version=serving.bundle.features_version,
         bundle_digest=serving.bundle.digest,
-        treatment_ids=plan.treatment_ids,
-        stages=decisions.stages[customer].tobytes(),
-        reasons=decisions.reasons[customer].tobytes(),
-        propensities=decisions.propensities[customer].tobytes(),
-        priorities=decisions.priorities[customer].tobytes(),
-        evidence=b"",
-        uplifts=b"",
-        facts=batch.facts[:, customer].tobytes(),
-        view_times=batch.view_times[:, customer].tobytes(),
-        consents=(("marketing", int(batch.consents[customer])),) if batch.consents[customer] >= 0 else (),
-        time_zone="",
-        paused=tuple(sorted(batch.paused)),
-        room=np.clip(decisions.room[customer], log.LEAST_ROOM, log.MOST_ROOM).astype("<i2").tobytes(),
-        is_known=bool(batch.is_known[customer]),
-        is_loggable=batch.is_loggable,
-        chosen=_placed(decisions.chosen[customer]),
-        withheld=_placed(decisions.withheld[customer]),
-        distributions=tuple(
-            _sparse(placement, decisions.distributions[k, customer])
-            for k, placement in enumerate(slots_of(plan, request))
-        ),
         degraded_reasons=decided.degraded_reasons,
         reselected=decided.reselected,
-        dry_run=False,
     )
-
-
-def _placed(choices: tuple[Choice, ...]) -> tuple[log.Placed, ...]:
-    return tuple([(c.candidate, c.placement, c.selection_probability) for c in choices])
-
-
-def _sparse(placement: str, probabilities: Floats) -> tuple[str, bytes, bytes]:
-    """Return a slot's distribution without its zeros."""
-    possible = probabilities.nonzero()[0]
-    return placement, possible.astype("<i2").tobytes(), probabilities[possible].tobytes()

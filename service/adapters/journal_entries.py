@@ -54,7 +54,7 @@ class _DecisionHead(msgspec.Struct, array_like=True, frozen=True):
 
 Sparse = tuple[int, bytes, bytes]
 """Float64 numbers of which many are NaN: how many, a bit for each that is not, and those that are not."""
-_SPARSE = ("propensities", "priorities", "facts")
+_SPARSE = ("propensities", "priorities", "uplifts", "facts")
 _FIELDS = tuple(field.name for field in fields(DecisionRow))
 _SPARSE_AT = tuple(_FIELDS.index(name) for name in _SPARSE)
 _values_of = attrgetter(*_FIELDS)

@@ -35,6 +35,7 @@ _DISTRIBUTIONS = pa.list_(
         ]
     )
 )
+_EVIDENCE = pa.list_(pa.struct([("candidate", pa.int16()), ("positives", pa.float64()), ("expected", pa.float64())]))
 _EVERY_ROW = [("journal_id", pa.string()), ("partition", pa.int8()), ("logged_at", _MOMENT)]
 
 SCHEMAS: Mapping[str, pa.Schema] = {
@@ -63,8 +64,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("reasons", pa.list_(pa.int32())),
             ("propensities", pa.list_(pa.float64())),
             ("priorities", pa.list_(pa.float64())),
-            ("evidence", pa.list_(pa.float64())),
             ("uplifts", pa.list_(pa.float64())),
+            ("evidence", _EVIDENCE),
             ("facts", pa.binary()),
             ("view_times", pa.binary()),
             ("is_known", pa.bool_()),

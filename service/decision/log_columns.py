@@ -24,12 +24,15 @@ _ARRAYS = {
     "reasons": "<i4",
     "propensities": "<f8",
     "priorities": "<f8",
-    "evidence": "<f8",
     "uplifts": "<f8",
     "room": "<i2",
 }
-_PAIRS = {"placements": ("placement", "count"), "paused": ("scope", "scope_id")}
-_LAYER = ("layer", "arm", "probability")
+_NAMED = {
+    "placements": ("placement", "count"),
+    "paused": ("scope", "scope_id"),
+    "layers": ("layer", "arm", "probability"),
+    "evidence": ("candidate", "positives", "expected"),
+}
 
 
 def to_columns(row: DecisionRow) -> dict[str, Any]:
@@ -38,12 +41,11 @@ def to_columns(row: DecisionRow) -> dict[str, Any]:
         **{name: getattr(row, name) for name in _AS_THEY_ARE},
         **{name: list(getattr(row, name)) for name in _LISTS},
         **{name: np.frombuffer(getattr(row, name), kind).tolist() for name, kind in _ARRAYS.items()},
-        **{name: [_named(names, pair) for pair in getattr(row, name)] for name, names in _PAIRS.items()},
+        **{name: [_named(names, pair) for pair in getattr(row, name)] for name, names in _NAMED.items()},
         "decision_time": round(row.decision_time * 1e6),
         "decision_seconds": row.decision_time,
         "context": list(row.context),
         "consents": list(row.consents),
-        "layers": [_named(_LAYER, layer) for layer in row.layers],
         "chosen": _placed(row, row.chosen),
         "withheld": _placed(row, row.withheld),
         "distributions": [
@@ -62,13 +64,12 @@ def from_columns(columns: Mapping[str, Any]) -> DecisionRow:
     same: dict[str, Any] = {name: columns[name] for name in _AS_THEY_ARE}
     same |= {name: tuple(columns[name]) for name in _LISTS}
     same |= {name: np.array(columns[name], dtype=kind).tobytes() for name, kind in _ARRAYS.items()}
-    same |= {name: tuple(tuple(pair[n] for n in names) for pair in columns[name]) for name, names in _PAIRS.items()}
+    same |= {name: tuple(tuple(pair[n] for n in names) for pair in columns[name]) for name, names in _NAMED.items()}
     return DecisionRow(
         **same,
         decision_time=columns["decision_seconds"],
         context=tuple((name, value) for name, value in columns["context"]),
         consents=tuple((purpose, granted) for purpose, granted in columns["consents"]),
-        layers=tuple((layer["layer"], layer["arm"], layer["probability"]) for layer in columns["layers"]),
         chosen=_choices(columns["chosen"]),
         withheld=_choices(columns["withheld"]),
         distributions=tuple(

@@ -79,7 +79,8 @@ class DecisionRow:
         bundle_digest: Of the bundle that scored; "" where there was none.
         stages: int8 `Stage`. reasons: int32.
         propensities, priorities: float64, NaN where the candidate never came so far.
-        evidence, uplifts: float64, what stood behind a propensity and which uplift took its place; empty where none.
+        uplifts: float64, what the priority was made of instead of the propensity, NaN where it was not; may be empty.
+        evidence: (candidate, positives, expected) where any came in since the model was made.
         facts: float64 as served, (layout.width,), NaN where missing or stale. view_times: float64, (n_views,).
         consents: (purpose, 1 granted | 0 refused) on the channel; what is unknown is absent.
         time_zone: The customer's own; "" where none is known.
@@ -113,8 +114,8 @@ class DecisionRow:
     reasons: bytes
     propensities: bytes
     priorities: bytes
-    evidence: bytes
     uplifts: bytes
+    evidence: tuple[tuple[int, float, float], ...]
     facts: bytes
     view_times: bytes
     consents: tuple[tuple[str, int], ...]
