@@ -27,13 +27,13 @@ def answer_of(decided: Decided, locale: str | None, explain: str) -> dict[str, A
     catalogue = serving.catalogue.catalogue
     actions = [
         action_of(decided, choice, rank, locale, with_reasons=explain != "none")
-        for rank, choice in enumerate(decisions.chosen[0], start=1)
+        for rank, choice in enumerate(decisions.chosen[decided.customer], start=1)
     ]
     answer: dict[str, Any] = {
         "decision_id": decided.decision_id,
         "decision_time": iso(decisions.now),
         "customer_id": decided.customer_id,
-        "arm": decisions.arms[0],
+        "arm": decisions.arms[decided.customer],
         "stage": stage_of(decided),
         "actions": actions,
         "degraded": bool(decided.degraded_reasons),
@@ -46,7 +46,7 @@ def answer_of(decided: Decided, locale: str | None, explain: str) -> dict[str, A
         "expires_at": iso(decisions.now + catalogue.expires_seconds),
     }
     if explain == "full":
-        answer["trace"] = trace(decisions, serving.catalogue, 0)
+        answer["trace"] = trace(decisions, serving.catalogue, decided.customer)
     return answer
 
 
@@ -68,20 +68,20 @@ def action_of(decided: Decided, choice: Choice, rank: int, locale: str | None, *
         "group": action.group,
         "name": action.name,
         "content": dict(content),
-        "priority": finite(decisions.priorities[0, choice.candidate]),
-        "propensity": finite(decisions.propensities[0, choice.candidate]),
+        "priority": finite(decisions.priorities[decided.customer, choice.candidate]),
+        "propensity": finite(decisions.propensities[decided.customer, choice.candidate]),
         "propensity_source": "model" if action.scoring == "model" and evidence > 0 else "prior",
         "evidence": evidence,
         "value": action.value,
         "selection_probability": choice.selection_probability,
-        "reasons": reasons(decisions, serving.catalogue, 0, choice.candidate) if with_reasons else [],
+        "reasons": reasons(decisions, serving.catalogue, decided.customer, choice.candidate) if with_reasons else [],
     }
 
 
 def stage_of(decided: Decided) -> str | None:
     """Return the customer's journey stage as of the decision, or None for an unknown customer."""
     columns = decided.serving.catalogue.columns
-    code = decided.decisions.as_of[columns.index["stage"], 0]
+    code = decided.decisions.as_of[columns.index["stage"], decided.customer]
     return None if np.isnan(code) else columns.vocabulary("stage")[int(code)]
 
 

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.decision import record as log
-from service.decision.engine import decide
 from service.decision.model import Request
-from service.online import Ask, Decided, NothingLoaded, Serving, record_one, reselect, take_customer, without_log
+from service.online import Ask, Decided, NothingLoaded, Serving, decide_all, record_one, reselect, without_log
 from service.ports import Clock, CustomerState, StoreUnavailable
 
 CHUNK = 256
@@ -88,16 +86,13 @@ class Batch:
         if serving is None:
             raise NothingLoaded
         ids = [log.decision_id_from(log.derived_token(self.run_id, c), c) for c in customer_ids]
-        keys = np.array([log.random_key(d, c) for d, c in zip(ids, customer_ids, strict=True)], dtype=np.uint64)
         gathered = await self.state.gather(
             serving.bundle.plan, customer_ids, request.channel, now, GATHER_DEADLINE_SECONDS
         )
         lost = {"features_unavailable", "state_unavailable"} & set(gathered.degraded_reasons)
         if lost:
             raise StoreUnavailable(sorted(lost)[0], "the store did not answer; nothing was written, run it again")
-        decisions = decide(gathered.batch, request, serving.catalogue, serving.scorer, now, keys)
-        for i, decision_id in enumerate(ids):
-            decided = take_customer(decision_id, serving, gathered, decisions, i)
+        for decided in decide_all(serving, gathered, request, now, ids):
             yield await self._record(decided, request) if self.commit else decided
 
     async def _record(self, decided: Decided, request: Request) -> Decided:
@@ -114,22 +109,22 @@ class Batch:
 
 def rows_of(decided: Decided) -> Iterator[dict[str, Any]]:
     """Yield the file's rows of one decision."""
-    decisions = decided.decisions
+    decisions, i = decided.decisions, decided.customer
     catalogue = decided.serving.catalogue.catalogue
     head = {
         "decision_id": decided.decision_id,
         "decision_time": int(decisions.now * 1e6),
         "customer_id": decided.customer_id,
         "channel": decisions.request.channel,
-        "arm": decisions.arms[0],
-        "arm_probability": float(decisions.arm_probabilities[0]),
+        "arm": decisions.arms[i],
+        "arm_probability": float(decisions.arm_probabilities[i]),
         "degraded_reasons": list(decided.degraded_reasons),
         "catalogue_version": catalogue.version,
         "model_version": decided.serving.scorer.version,
     }
-    if not decisions.chosen[0]:
+    if not decisions.chosen[i]:
         yield {**head, "rank": 0}
-    for rank, choice in enumerate(decisions.chosen[0], start=1):
+    for rank, choice in enumerate(decisions.chosen[i], start=1):
         action = catalogue.actions[decisions.actions[choice.candidate]]
         yield {
             **head,
@@ -138,8 +133,8 @@ def rows_of(decided: Decided) -> Iterator[dict[str, Any]]:
             "treatment_id": catalogue.treatments[decisions.candidates[choice.candidate]].id,
             "placement": choice.placement,
             "issue": action.issue,
-            "priority": float(decisions.priorities[0, choice.candidate]),
-            "propensity": float(decisions.propensities[0, choice.candidate]),
+            "priority": float(decisions.priorities[i, choice.candidate]),
+            "propensity": float(decisions.propensities[i, choice.candidate]),
             "value": action.value,
             "selection_probability": choice.selection_probability,
         }

@@ -51,14 +51,14 @@ class Metrics:
     def decided(self, decided: Decided) -> None:
         """Count a decision."""
         decisions = decided.decisions
-        channel, arm = decisions.request.channel, decisions.arms[0]
+        channel, arm = decisions.request.channel, decisions.arms[decided.customer]
         self.decisions.labels(channel, arm).inc()
         for reason in decided.degraded_reasons:
             self.degraded.labels(reason).inc()
-        if not decisions.chosen[0]:
+        if not decisions.chosen[decided.customer]:
             self.empty.labels(channel, arm).inc()
         catalogue = decided.serving.catalogue.catalogue
-        for choice in decisions.chosen[0]:
+        for choice in decisions.chosen[decided.customer]:
             self.shown.labels(catalogue.actions[decisions.actions[choice.candidate]].issue, arm, channel).inc()
 
     def serves(self, serving: Serving) -> None:

@@ -92,7 +92,7 @@ class Vitals:
         self._n_decided += 1
         if self._n_decided % AGES_OF_EVERY != 1:
             return
-        ages = decided.decisions.now - decided.batch.view_times[:, 0]
+        ages = decided.decisions.now - decided.batch.view_times[:, decided.customer]
         for age, observed in zip(ages, self._ages, strict=True):
             if np.isfinite(age) and age < decided.decisions.now:
                 observed.observe(max(float(age), 0.0))

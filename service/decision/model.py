@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Protocol
 
@@ -342,6 +342,26 @@ class CustomerBatch:
     contacts: Contacts
     paused: frozenset[tuple[str, str]] = frozenset()
     is_loggable: bool = True
+
+    def only(self, i: int) -> CustomerBatch:
+        """Return customer `i` as a batch of one."""
+        one, where = slice(i, i + 1), np.flatnonzero(self.contacts.customers == i)
+        contacts = Contacts(
+            np.zeros(len(where), dtype=np.int64),
+            self.contacts.times[where],
+            tuple(self.contacts.kinds[j] for j in where),
+            tuple(self.contacts.action_ids[j] for j in where),
+            tuple(self.contacts.channels[j] for j in where),
+        )
+        return replace(
+            self,
+            customer_ids=self.customer_ids[one],
+            facts=np.ascontiguousarray(self.facts[:, one]),
+            view_times=np.ascontiguousarray(self.view_times[:, one]),
+            is_known=self.is_known[one],
+            consents=self.consents[one],
+            contacts=contacts,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,69 @@
+"""Lets those who ask in the same turn of the event loop share one pass: the core and the store take many as one.
+
+Nobody waits for company: who is alone goes on at once. Knows neither questions nor answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Alone(Exception):
+    """The shared pass came to nothing; each goes again by itself."""
+
+
+class Together(Generic[Item, Result]):
+    """Collects items under equal keys and answers them together.
+
+    The first to ask lets every other task that is ready ask as well, and then makes the pass for all in its own task.
+    Where the pass raises, each goes alone, so that nobody fails for what another asked.
+
+    Args:
+        answer: Given a key and items, returns their results in order.
+        most: Greatest number of items in a pass; 1: everybody goes alone.
+    """
+
+    def __init__(self, answer: Callable[[Hashable, Sequence[Item]], Awaitable[Sequence[Result]]], most: int) -> None:
+        self.most = most
+        self._answer = answer
+        self._waiting: dict[Hashable, list[tuple[Item, asyncio.Future[Result]]]] = {}
+
+    async def ask(self, key: Hashable, item: Item) -> Result:
+        """Return the item's result."""
+        if self.most == 1:
+            return (await self._answer(key, (item,)))[0]
+        others = self._waiting.get(key)
+        if others is not None and len(others) < self.most - 1:
+            future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            others.append((item, future))
+            try:
+                return await future
+            except _Alone:
+                return (await self._answer(key, (item,)))[0]
+        return await self._lead(key, item)
+
+    async def _lead(self, key: Hashable, item: Item) -> Result:
+        others = self._waiting[key] = []
+        try:
+            try:
+                await asyncio.sleep(0)
+            finally:
+                if self._waiting.get(key) is others:
+                    del self._waiting[key]
+            first, *results = await self._answer(key, [item, *(other for other, _ in others)])
+        except BaseException as error:
+            for _, future in others:
+                if not future.done():
+                    future.set_exception(_Alone())
+            if not others or not isinstance(error, Exception):
+                raise
+            return (await self._answer(key, (item,)))[0]
+        for (_, future), result in zip(others, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+        return first
