@@ -1,6 +1,7 @@
 """Which events the example takes and what each must carry. Refuses the rest with a sentence naming the field.
 
-Pure. It must not know of the API, of storage, or of what the events do to facts (`facts.py`).
+Says as well which success rules of actions an event fulfils. Pure. It must not know of the API, of storage, or of what
+the events do to facts (`facts.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from features.layout import Kind
 
 EVENT_TYPES = ("purchase", "campaign_sent", "coupon_redeemed", "profile_changed")
 MAX_LINES = 1000
+SUCCESS_RULES = (
+    "purchase",
+    "redemption",
+    *(f"{deed}:{aisle}" for deed in ("purchase", "redemption") for aisle in AISLES),
+)
+"""What a catalogue may name as the success of an action: a purchase or a coupon's redemption, of an aisle or any."""
 
 Check = Callable[[Any, str], None]
 
@@ -114,3 +121,20 @@ _PROPERTIES: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
     "profile_changed": ({}, _PROFILE_FIELDS),
 }
 """Required and optional properties of each type; an optional one may also be null."""
+
+
+def successes(event_type: str, properties: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the success rules that an event fulfils, each with what it brought, or None where that is not known.
+
+    Args:
+        event_type, properties: As `check_event` accepted them.
+    """
+    if event_type == "coupon_redeemed":
+        return {"redemption": None, f"redemption:{properties['aisle']}": None}
+    if event_type != "purchase":
+        return {}
+    fulfilled: dict[str, float | None] = {}
+    for line in properties["lines"]:
+        for rule in ("purchase", f"purchase:{line['aisle']}"):
+            fulfilled[rule] = (fulfilled.get(rule) or 0.0) + line["sales_value"]
+    return fulfilled

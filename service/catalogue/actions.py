@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from features.events import SUCCESS_RULES
 from features.layout import Layout
 from service.catalogue.document import Document, Place
 from service.catalogue.problems import suggest
@@ -13,8 +14,9 @@ from service.decision.model import CAMPAIGN_TYPES, ISSUES, Action, Placement, Sc
 FACTORS = ("context_weight", "value", "lever", "cost")
 SHARED_FIELDS = (
     "group", "value", "cost", "lever", "prior", "scoring", "campaign_type", "window_days", "marketing",
-    "may_be_unlogged", "success", "content",
+    "may_be_unlogged", "success", "default_outcome", "content",
 )  # fmt: skip
+DEFAULT_OUTCOMES = ("reject", "none")
 ACTION_FIELDS = (*SHARED_FIELDS, "member", "starts", "ends", "channels")
 ISSUE_FIELDS = (*SHARED_FIELDS, "threshold", "factors", "context_weights", "treatments")
 Content = Mapping[str, Mapping[str, str]]
@@ -155,10 +157,18 @@ class ActionReader:
             window_days=document.number(fields.get("window_days"), 30.0, 0),
             is_marketing=document.flag(fields.get("marketing"), default=True),
             may_be_unlogged=document.flag(fields.get("may_be_unlogged"), default=False),
-            success_rule=document.text(fields.get("success")).replace("{member}", member or ""),
+            success_rule=self._success(fields.get("success"), member),
             starts_at=starts_at,
             ends_at=ends_at,
+            default_outcome=document.text(fields.get("default_outcome"), "reject", DEFAULT_OUTCOMES),
         )
+
+    def _success(self, place: Place | None, member: str | None) -> str:
+        rule = self.document.text(place).replace("{member}", member or "")
+        if rule and rule not in SUCCESS_RULES and place is not None:
+            remedy = suggest(rule, SUCCESS_RULES, "e.g. purchase, or purchase:{member} for an action with a member")
+            self.document.note(place, f"unknown success {rule!r}", remedy)
+        return rule
 
     def _treatments(
         self, action: Action, names: Mapping[str, str], issue: Issue, own: Mapping[str, Place], place: Place

@@ -147,6 +147,7 @@ class Action:
             `purchase:seafood`; "" for none.
         starts_at, ends_at: Validity, Unix seconds UTC; NaN for open.
         positive: The type of outcome that is its positive: conversion | accept | click.
+        default_outcome: What a passed window without a positive means: `reject` a negative, `none` nothing.
         is_mandatory: Placed first, before arbitration; still under eligibility and caps.
         is_ramped: Shown to few at first where the catalogue has a ramp; see `Ramp`.
     """
@@ -169,6 +170,7 @@ class Action:
     starts_at: float
     ends_at: float
     positive: str = "conversion"
+    default_outcome: str = "reject"
     is_mandatory: bool = False
     is_ramped: bool = True
 
