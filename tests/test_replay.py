@@ -148,7 +148,7 @@ def test_ten_thousand_logged_decisions_are_made_anew(
 
 
 def test_another_decision_is_not_taken_for_the_same(worlds: list[tuple[CompiledCatalogue, Scorer]]) -> None:
-    """A row in which a fact, a switch or the key was changed is not what it was made of, and the difference is named."""
+    """A row in which a switch or a number was changed is not what it was made of, and the difference is named."""
     w, row = next((w, row) for w, row in logged(worlds, 250) if row.chosen and not row.paused)
     catalogue, scorer = worlds[w]
     assert differences(row, decide_again(row, catalogue, scorer), catalogue) == ()
