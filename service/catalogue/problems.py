@@ -36,11 +36,19 @@ class RuleError(ValueError):
         message: What is wrong, one sentence.
         remedy: What to do.
         position: Offset in the text at which to look, 0-based.
+        near: What stands there, where it is known better than its place; "" otherwise.
     """
 
-    def __init__(self, message: str, remedy: str, position: int = 0) -> None:
+    def __init__(self, message: str, remedy: str, position: int = 0, near: str = "") -> None:
         super().__init__(f"{message}; {remedy}")
-        self.message, self.remedy, self.position = message, remedy, position
+        self.message, self.remedy, self.position, self.near = message, remedy, position, near
+
+    def in_text(self, text: str) -> RuleError:
+        """Return the error with its position looked up in the text of the rule."""
+        if not self.near:
+            return self
+        places = (text.lower().find(self.near.lower(), start) for start in (self.position, 0))
+        return RuleError(self.message, self.remedy, next((p for p in places if p >= 0), self.position))
 
     def caret(self, text: str) -> str:
         """Return the text with a caret below the position."""

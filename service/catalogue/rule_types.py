@@ -1,64 +1,48 @@
-"""Whitelisted SQL nodes -> typed tree: decides what fits what: numbers, texts of one vocabulary, truths.
+"""Whitelisted SQL nodes that stand for a truth -> typed tree.
 
-Knows sqlglot's nodes and the columns' vocabularies; which nodes are allowed at all is `rules`'.
+Knows sqlglot's nodes; which are allowed at all is `rules`', what numbers and texts are is `operands`'.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
-from service.catalogue.problems import RuleError, suggest
+from service.catalogue.operands import OperandReader, Symbols, case_conditions
+from service.catalogue.problems import RuleError
+from service.catalogue.sql_nodes import position_of, sql_of
+from service.catalogue.texts import PREDICATES
 from service.decision.expression import (
     KNOWN,
+    NULL,
     All,
     AnyOf,
-    Arithmetic,
-    Coalesce,
     Column,
     Comparison,
     Constant,
     Expression,
-    In,
+    Is,
     IsNull,
     Not,
-    Number,
     Truth,
 )
-
-Symbols = Mapping[str, tuple[str, ...]]
-"""Name of a column, context field or pseudo column -> its vocabulary; empty for a number."""
 
 COMPARISONS: Mapping[type[exp.Expr], str] = {
     exp.EQ: "=", exp.NEQ: "!=", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=",
 }  # fmt: skip
-ARITHMETIC: Mapping[type[exp.Expr], str] = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """A text literal that waits for the vocabulary of what it is compared with."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Operand:
-    """A number or text: its tree, or the literal text, and its vocabulary (empty for a number, None for a literal)."""
-
-    node: Number | _Text
-    vocabulary: tuple[str, ...] | None
+MATCHING: Mapping[type[exp.Expr], str] = {
+    exp.Like: "like", exp.ILike: "ilike", exp.StartsWith: "starts_with", exp.EndsWith: "ends_with",
+    exp.Contains: "contains",
+}  # fmt: skip
+TRUTHS = (*COMPARISONS, *MATCHING, exp.And, exp.Or, exp.Not, exp.Boolean, exp.Between, exp.In, exp.Is)
 
 
 class RuleReader:
     """Turns whitelisted SQL nodes into typed nodes."""
 
     def __init__(self, symbols: Symbols) -> None:
-        self.symbols = symbols
+        self._operands = OperandReader(symbols, self.truth)
 
     def truth(self, node: exp.Expr) -> Expression:
         """Read a boolean."""
@@ -74,16 +58,33 @@ class RuleReader:
         if kind is exp.Boolean:
             return Truth(bool(node.this))
         if kind in COMPARISONS:
-            return self._comparison(node, COMPARISONS[kind])
+            return self._operands.comparison(COMPARISONS[kind], node.this, node.expression, node)
+        if kind in MATCHING:
+            found = self._operands.matching(node, MATCHING[kind], PREDICATES[MATCHING[kind]])
+            return Not(found) if node.args.get("negate") else found
         if kind is exp.Between:
             return self._between(node)
         if kind is exp.In:
-            return self._membership(node)
+            return self._operands.membership(node)
         if kind is exp.Is:
-            return self._is_null(node)
+            return self._is(node)
         if kind is exp.Column and node.name.lower() == KNOWN:
             return Comparison("=", Column(KNOWN), Constant(1.0))
+        if self._is_truth(node):
+            return self._case(node) if kind is exp.Case else self._coalesce(node)
         raise RuleError(f"{sql_of(node)!r} is not TRUE or FALSE", "compare it with something", position_of(node))
+
+    def _is_truth(self, node: exp.Expr) -> bool:
+        """Say whether a node is TRUE or FALSE; of CASE and COALESCE the first value that is not NULL tells."""
+        kind = type(node)
+        if kind is exp.Paren:
+            return self._is_truth(node.this)
+        if kind is exp.Case:
+            values = [*(branch.args["true"] for branch in node.args["ifs"]), node.args.get("default")]
+            return self._is_truth(next((v for v in values if v is not None and type(v) is not exp.Null), node.this))
+        if kind is exp.Coalesce:
+            return self._is_truth(node.this)
+        return kind in TRUTHS or (kind is exp.Column and node.name.lower() == KNOWN)
 
     def _flat(self, node: exp.Expr, kind: type[exp.Expr]) -> list[Expression]:
         """Read the operands of a chain a AND b AND c, which sqlglot nests to the left."""
@@ -94,142 +95,48 @@ class RuleReader:
         operands.append(self.truth(node))
         return operands[::-1]
 
-    def _comparison(self, node: exp.Expr, sign: str) -> Comparison:
-        left, right = self._operand(node.this), self._operand(node.expression)
-        numbers, is_text = self._matched((left, right), node)
-        if is_text and sign not in ("=", "!="):
-            raise RuleError(
-                f"{sql_of(node)!r} orders texts", "texts have no order here: use = or IN", position_of(node)
-            )
-        return Comparison(sign, *numbers)
-
     def _between(self, node: exp.Expr) -> All:
-        operands = tuple(self._operand(node.args[name]) for name in ("this", "low", "high"))
-        numbers, is_text = self._matched(operands, node)
-        if is_text:
-            raise RuleError(f"{sql_of(node)!r} orders texts", "texts have no order here: use IN", position_of(node))
-        value, low, high = numbers
-        return All((Comparison(">=", value, low), Comparison("<=", value, high)))
+        value, low, high = (node.args[name] for name in ("this", "low", "high"))
+        return All(
+            (self._operands.comparison(">=", value, low, node), self._operands.comparison("<=", value, high, node))
+        )
 
-    def _membership(self, node: exp.Expr) -> In:
-        members = node.args.get("expressions") or []
-        if not members:
-            raise RuleError(f"{sql_of(node)!r} has an empty list", "name at least one value", position_of(node))
-        operands = (self._operand(node.this), *(self._operand(m) for m in members))
-        numbers, _ = self._matched(operands, node)
-        constants = tuple(n.value for n in numbers[1:] if isinstance(n, Constant))
-        if len(constants) != len(members):
-            raise RuleError(f"{sql_of(node)!r} lists something other than constants", "use OR", position_of(node))
-        return In(numbers[0], constants)
-
-    def _is_null(self, node: exp.Expr) -> IsNull:
-        if type(node.expression) is not exp.Null:
-            raise RuleError(f"{sql_of(node)!r} is not allowed", "only IS NULL and IS NOT NULL are", position_of(node))
-        operand = self._operand(node.this)
-        if isinstance(operand.node, _Text):
-            raise RuleError(f"{sql_of(node)!r} asks whether a text is NULL", "name a column", position_of(node))
+    def _is(self, node: exp.Expr) -> Expression:
+        kind = type(node.expression)
+        if kind is exp.Boolean:
+            return Is(self.truth(node.this), bool(node.expression.this))
+        if kind is not exp.Null:
+            message = f"{sql_of(node)!r} is not allowed"
+            raise RuleError(message, "IS [NOT] goes with NULL, TRUE and FALSE", position_of(node))
+        if self._is_truth(node.this):
+            return _unknown(self.truth(node.this))
+        operand = self._operands.operand(node.this)
+        if operand.node is None or operand.node is NULL:
+            raise RuleError(f"{sql_of(node)!r} asks whether a constant is NULL", "name a column", position_of(node))
         return IsNull(operand.node)
 
-    def _operand(self, node: exp.Expr) -> _Operand:
-        """Read a number or text."""
-        kind = type(node)
-        if kind is exp.Paren:
-            return self._operand(node.this)
-        if kind is exp.Column:
-            return self._column(node)
-        if kind is exp.Literal:
-            return _Operand(_Text(node.this), None) if node.is_string else _Operand(_constant(node), ())
-        if kind is exp.Neg:
-            return self._negative(node)
-        if kind in ARITHMETIC:
-            return _Operand(Arithmetic(ARITHMETIC[kind], self._number(node.this), self._number(node.expression)), ())
-        if kind is exp.Coalesce:
-            operands = tuple(self._operand(o) for o in (node.this, *node.args.get("expressions", [])))
-            numbers, _ = self._matched(operands, node)
-            vocabulary = next((o.vocabulary for o in operands if o.vocabulary), ())
-            return _Operand(Coalesce(numbers), vocabulary)
-        if kind is exp.Null:
-            raise RuleError("a comparison with NULL is never TRUE", "use IS NULL or IS NOT NULL", position_of(node))
-        raise RuleError(
-            f"{sql_of(node)!r} is TRUE or FALSE, a number is needed here", "use AND, OR, NOT", position_of(node)
-        )
+    def _case(self, node: exp.Expr) -> Expression:
+        """Read a CASE of truths: for one branch alone the conditions before it are not TRUE and its own is."""
+        before: list[Expression] = []
+        branches: list[Expression] = []
+        for condition, branch in zip(
+            case_conditions(node, self.truth, self._operands.comparison), node.args["ifs"], strict=True
+        ):
+            branches.append(All((*before, Is(condition, True), self._value(branch.args["true"]))))
+            before.append(Not(Is(condition, True)))
+        branches.append(All((*before, self._value(node.args.get("default")))))
+        return AnyOf(tuple(branches))
 
-    def _negative(self, node: exp.Expr) -> _Operand:
-        number = self._number(node.this)
-        if isinstance(number, Constant):
-            return _Operand(Constant(-number.value), ())
-        return _Operand(Arithmetic("-", Constant(0.0), number), ())
+    def _value(self, node: exp.Expr | None) -> Expression:
+        return Truth(None) if node is None or type(node) is exp.Null else self.truth(node)
 
-    def _number(self, node: exp.Expr) -> Number:
-        operand = self._operand(node)
-        if isinstance(operand.node, _Text) or operand.vocabulary:
-            raise RuleError(
-                f"{sql_of(node)!r} is a text, arithmetic needs numbers", "use another column", position_of(node)
-            )
-        return operand.node
-
-    def _column(self, node: exp.Expr) -> _Operand:
-        name = node.name.lower()
-        if name == KNOWN:
-            raise RuleError("known is TRUE or FALSE, not a number", "write known or NOT known", position_of(node))
-        if name not in self.symbols:
-            raise RuleError(
-                f"no column is called {node.name!r}",
-                suggest(name, self.symbols, "the columns are those of features/contract.py, as of now"),
-                position_of(node),
-            )
-        return _Operand(Column(name), self.symbols[name])
-
-    def _matched(self, operands: Sequence[_Operand], node: exp.Expr) -> tuple[tuple[Number, ...], bool]:
-        """Give all operands one type: numbers, or codes of one vocabulary."""
-        vocabularies = {o.vocabulary for o in operands if o.vocabulary is not None}
-        if len(vocabularies) > 1:
-            raise RuleError(
-                f"{sql_of(node)!r} mixes types",
-                "compare numbers with numbers, texts with texts of one column",
-                position_of(node),
-            )
-        vocabulary = next(iter(vocabularies), None)
-        if vocabulary is None:
-            raise RuleError(f"{sql_of(node)!r} reads no column", "compare a column", position_of(node))
-        return tuple(_coded(o.node, vocabulary, node) for o in operands), bool(vocabulary)
+    def _coalesce(self, node: exp.Expr) -> Expression:
+        """Read a COALESCE of truths: TRUE where the first known one is."""
+        *operands, found = [self._value(o) for o in (node.this, *node.args.get("expressions", []))]
+        for operand in reversed(operands):
+            found = AnyOf((Is(operand, True), All((_unknown(operand), found))))
+        return found
 
 
-def _coded(operand: Number | _Text, vocabulary: tuple[str, ...], node: exp.Expr) -> Number:
-    if not isinstance(operand, _Text):
-        return operand
-    if not vocabulary:
-        raise RuleError(
-            f"the number in {sql_of(node)!r} is compared with the text {operand.text!r}",
-            "drop the quotes",
-            position_of(node),
-        )
-    if operand.text not in vocabulary:
-        raise RuleError(
-            f"{sql_of(node)!r}: no such value as {operand.text!r}",
-            suggest(operand.text, vocabulary, "one of " + ", ".join(vocabulary)),
-            position_of(node),
-        )
-    return Constant(float(vocabulary.index(operand.text)))
-
-
-def _constant(node: exp.Expr) -> Constant:
-    value = float(node.this)
-    if not math.isfinite(value):
-        raise RuleError(f"the number {node.this} is beyond float64", "write a smaller one")
-    return Constant(value)
-
-
-def sql_of(node: exp.Expr) -> str:
-    """Return a node as SQL, cut to a length fit for a message."""
-    try:
-        text = node.sql(dialect="duckdb")
-    except (SqlglotError, ValueError, RecursionError):
-        text = type(node).__name__
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def position_of(node: exp.Expr) -> int:
-    """Offset of the leftmost name under the node: sqlglot keeps positions of names only."""
-    starts = [n.meta["start"] for n in node.find_all(exp.Identifier) if "start" in n.meta]
-    return int(min(starts, default=0))
+def _unknown(operand: Expression) -> Expression:
+    return All((Not(Is(operand, True)), Not(Is(operand, False))))

@@ -12,32 +12,36 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from service.catalogue.operands import ARITHMETIC, CHOOSING, FUNCTION_NAMES, NUMERIC, PARTS, TEXTUAL, Symbols
 from service.catalogue.problems import RuleError
-from service.catalogue.rule_types import (
-    ARITHMETIC,
-    COMPARISONS,
-    RuleReader,
-    Symbols,
-    position_of,
-    sql_of,
-)
-from service.decision.expression import Expression, Number, children
+from service.catalogue.rule_types import COMPARISONS, MATCHING, RuleReader
+from service.catalogue.sql_nodes import position_of, sql_of
+from service.decision.expression import Expression
 
 __all__ = ["RuleError", "Symbols", "parse_rule"]
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH = 4_000, 200, 16
+ONE, TWO, MANY = frozenset({"this"}), frozenset({"this", "expression"}), frozenset({"this", "expressions"})
 ARGUMENTS: Mapping[type[exp.Expr], frozenset[str]] = {
-    **{kind: frozenset({"this", "expression"}) for kind in (*COMPARISONS, *ARITHMETIC, exp.And, exp.Or, exp.Is)},
-    exp.Div: frozenset({"this", "expression", "typed", "safe"}),
-    **{kind: frozenset({"this"}) for kind in (exp.Not, exp.Paren, exp.Neg, exp.Column, exp.Boolean)},
-    exp.Identifier: frozenset({"this", "quoted"}),
-    exp.Literal: frozenset({"this", "is_string"}),
+    **dict.fromkeys((*COMPARISONS, *ARITHMETIC, exp.And, exp.Or, exp.Is, exp.Nullif), TWO),
+    **dict.fromkeys((exp.Not, exp.Paren, exp.Neg, exp.Column, exp.Boolean, exp.Length), ONE),
+    **dict.fromkeys((*NUMERIC, *TEXTUAL, *PARTS), ONE),
+    **dict.fromkeys(CHOOSING, MANY | {"ignore_nulls"}),
+    **dict.fromkeys(MATCHING, TWO | {"negate"}),
+    exp.Anonymous: MANY,
     exp.Between: frozenset({"this", "low", "high"}),
-    exp.In: frozenset({"this", "expressions"}),
-    exp.Coalesce: frozenset({"this", "expressions"}),
+    exp.Case: frozenset({"this", "ifs", "default"}),
+    exp.Div: TWO | {"typed", "safe"},
+    exp.Identifier: frozenset({"this", "quoted"}),
+    exp.If: frozenset({"this", "true"}),
+    exp.In: MANY,
+    exp.Literal: frozenset({"this", "is_string"}),
     exp.Null: frozenset(),
 }
-ALLOWED = "AND, OR, NOT, = <> < <= > >=, + - * /, BETWEEN, IN (...), IS [NOT] NULL, COALESCE(...), TRUE, FALSE"
+ALLOWED = (
+    "AND, OR, NOT, = <> < <= > >=, + - * / %, BETWEEN, IN (...), LIKE, IS [NOT] NULL|TRUE|FALSE, CASE, TRUE, FALSE and "
+    "the functions " + ", ".join(FUNCTION_NAMES)
+)
 
 
 def parse_rule(text: str, symbols: Symbols) -> Expression:
@@ -63,11 +67,13 @@ def parse_rule(text: str, symbols: Symbols) -> Expression:
         raise RuleError("the rule is nested too deeply", "remove brackets") from None
     if len(statements) != 1:
         raise RuleError(f"the rule holds {len(statements)} statements", "write one boolean expression")
-    _check_nodes(statements[0])
-    node = RuleReader(symbols).truth(statements[0])
-    if (depth := _depth(node)) > MAX_DEPTH:
-        raise RuleError(f"the rule is {depth} levels deep, {MAX_DEPTH} are allowed", "split it into two rules")
-    return node
+    try:
+        _check_nodes(statements[0])
+        if (depth := _depth(statements[0])) > MAX_DEPTH:
+            raise RuleError(f"the rule is {depth} levels deep, {MAX_DEPTH} are allowed", "split it into two rules")
+        return RuleReader(symbols).truth(statements[0])
+    except RuleError as error:
+        raise error.in_text(text) from None
 
 
 def _syntax_error(text: str, error: SqlglotError) -> RuleError:
@@ -96,5 +102,8 @@ def _check_nodes(root: exp.Expr) -> None:
                 )
 
 
-def _depth(node: Number | Expression) -> int:
-    return 1 + max((_depth(child) for child in children(node)), default=0)
+def _depth(node: exp.Expr) -> int:
+    """Count levels as a reader does: brackets are none, and a chain of ANDs or ORs is one."""
+    is_chained = isinstance(node, exp.And | exp.Or) and type(node.parent) is type(node)
+    is_free = is_chained or isinstance(node, exp.Paren | exp.If | exp.Identifier)
+    return (0 if is_free else 1) + max((_depth(child) for child in node.iter_expressions()), default=0)

@@ -13,18 +13,21 @@ from typing import TypeAlias
 from service.decision.expression import (
     All,
     AnyOf,
-    Arithmetic,
-    Coalesce,
+    Call,
+    Case,
     Column,
     Comparison,
     Constant,
     Expression,
     In,
+    Is,
     IsNull,
+    Lookup,
     Not,
     Number,
     Truth,
 )
+from service.decision.functions import FUNCTIONS
 
 Values: TypeAlias = Mapping[str, float]
 NumberClosure: TypeAlias = Callable[[Values], float]
@@ -50,17 +53,20 @@ def closure(node: Expression) -> TruthClosure:
         A function from column name -> value (NaN where NULL) to True, False or None.
     """
     match node:
-        case Truth(value):
-            return lambda _: value
+        case Truth(truth):
+            return lambda _: truth
         case Comparison(sign, left, right):
             return _comparison(COMPARATORS[sign], number_closure(left), number_closure(right))
-        case In(operand, members):
-            return _membership(number_closure(operand), frozenset(members))
-        case IsNull(operand):
-            value_of = number_closure(operand)
+        case In(number, members):
+            return _membership(number_closure(number), frozenset(members))
+        case IsNull(number):
+            value_of = number_closure(number)
             return lambda values: math.isnan(value_of(values))
-        case Not(negated):
-            return _negation(closure(negated))
+        case Is(operand, truth):
+            truth_of = closure(operand)
+            return lambda values: truth_of(values) is truth
+        case Not(operand):
+            return _negation(closure(operand))
         case All(operands):
             return _junction(tuple(closure(o) for o in operands), decisive=False)
         case AnyOf(operands):
@@ -114,27 +120,29 @@ def number_closure(node: Number) -> NumberClosure:
             return lambda _: value
         case Column(name):
             return lambda values: values[name]
-        case Arithmetic(sign, left, right):
-            return _arithmetic(sign, number_closure(left), number_closure(right))
-        case Coalesce(operands):
-            return _first_known(tuple(number_closure(o) for o in operands))
+        case Call(function, operands):
+            call, arguments = FUNCTIONS[function].scalar, tuple(number_closure(o) for o in operands)
+            return lambda values: call(*[argument(values) for argument in arguments])
+        case Lookup(operand, table):
+            return _lookup(number_closure(operand), table)
+        case Case(branches, otherwise):
+            return _case(
+                tuple((closure(condition), number_closure(value)) for condition, value in branches),
+                number_closure(otherwise),
+            )
 
 
-def _first_known(operands: tuple[NumberClosure, ...]) -> NumberClosure:
+def _lookup(code_of: NumberClosure, table: tuple[float, ...]) -> NumberClosure:
     def evaluate(values: Values) -> float:
-        return next((value for operand in operands if not math.isnan(value := operand(values))), math.nan)
+        code = code_of(values)
+        return code if math.isnan(code) else table[int(code)]
 
     return evaluate
 
 
-def _arithmetic(sign: str, left: NumberClosure, right: NumberClosure) -> NumberClosure:
-    compute = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[sign]
-
+def _case(branches: tuple[tuple[TruthClosure, NumberClosure], ...], otherwise: NumberClosure) -> NumberClosure:
     def evaluate(values: Values) -> float:
-        a, b = left(values), right(values)
-        if sign == "/" and b == 0:
-            return math.nan
-        result: float = compute(a, b)
-        return result if math.isfinite(result) else math.nan
+        chosen = next((value for condition, value in branches if condition(values) is True), otherwise)
+        return chosen(values)
 
     return evaluate

@@ -7,19 +7,34 @@ frozen and hashable, so that identical sub-expressions of all rules are one node
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias, TypeVar
 
 CHANNEL = "channel"
 """Pseudo column: the code of the request's channel in `Catalogue.channels`."""
 KNOWN = "known"
 """Pseudo column: 1 where the feature store has any fact of the customer, else 0."""
+PERSONA = "persona"
+"""Pseudo column: the code of the first persona of the catalogue that the customer fits; NULL where none does."""
+MOMENT_PARTS = ("hour", "day", "month", "year", "dayofweek", "isodow")
+"""Functions of `decision_time`, as DuckDB has them: dayofweek is 0 on Sunday, isodow 7."""
+
+
+def part_column(part: str) -> str:
+    """Return the pseudo column of a part of the decision time, local to the catalogue's zone."""
+    return f"{part}(decision_time)"
+
+
+def age_column(view: str) -> str:
+    """Return the pseudo column of a view's age: days since it was written, NULL where it never was."""
+    return f"age_days({view})"
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A finite number, or the code of a text."""
+    """A finite number, the code of a text, or NaN for NULL."""
 
     value: float
 
@@ -32,26 +47,34 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Arithmetic:
-    """`left operator right`; operator is + - * or /."""
+class Call:
+    """A function of numbers, one of `functions.FUNCTIONS`: + - * / %, abs, floor, round, least, coalesce, nullif."""
 
-    operator: str
-    left: Number
-    right: Number
-
-
-@dataclass(frozen=True, slots=True)
-class Coalesce:
-    """The first operand that is not NULL."""
-
+    function: str
     operands: tuple[Number, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
-    """TRUE or FALSE."""
+class Lookup:
+    """The value that stands at the operand's code; NULL if it is NULL. Functions of texts become this at load."""
 
-    value: bool
+    operand: Number
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The value of the first branch whose condition is TRUE, else `otherwise`."""
+
+    branches: tuple[tuple[Expression, Number], ...]
+    otherwise: Number
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """TRUE, FALSE or, for None, unknown."""
+
+    value: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +102,14 @@ class IsNull:
 
 
 @dataclass(frozen=True, slots=True)
+class Is:
+    """Whether the operand is just this truth; never NULL itself."""
+
+    operand: Expression
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
     """NOT operand."""
 
@@ -99,22 +130,27 @@ class AnyOf:
     operands: tuple[Expression, ...]
 
 
-Number: TypeAlias = Constant | Column | Arithmetic | Coalesce
-Expression: TypeAlias = Truth | Comparison | In | IsNull | Not | All | AnyOf
+Number: TypeAlias = Constant | Column | Call | Lookup | Case
+Expression: TypeAlias = Truth | Comparison | In | IsNull | Is | Not | All | AnyOf
+Node = TypeVar("Node", bound=Number | Expression)
+NULL = Constant(math.nan)
+"""The one and only, so that it equals itself."""
 
 
 def children(node: Number | Expression) -> tuple[Number | Expression, ...]:
     """Return the operands of a node, in order."""
     match node:
-        case Arithmetic(_, left, right) | Comparison(_, left, right):
+        case Comparison(_, left, right):
             return (left, right)
-        case Coalesce(operands):
-            return operands
+        case Call(_, numbers):
+            return numbers
         case All(operands) | AnyOf(operands):
             return operands
-        case In(operand, _) | IsNull(operand):
-            return (operand,)
-        case Not(operand):
+        case Case(branches, otherwise):
+            return (*(part for branch in branches for part in branch), otherwise)
+        case In(number, _) | IsNull(number) | Lookup(number, _):
+            return (number,)
+        case Not(operand) | Is(operand, _):
             return (operand,)
     return ()
 
@@ -131,32 +167,14 @@ def _names(node: Number | Expression) -> Iterator[str]:
         yield from _names(child)
 
 
-def renamed(node: Expression, names: Mapping[str, str]) -> Expression:
+def renamed(node: Node, names: Mapping[str, str]) -> Node:
     """Return the tree with columns renamed; names that are not given stay."""
-    match node:
-        case Truth():
-            return node
-        case Comparison(sign, left, right):
-            return Comparison(sign, _renamed(left, names), _renamed(right, names))
-        case In(operand, values):
-            return In(_renamed(operand, names), values)
-        case IsNull(operand):
-            return IsNull(_renamed(operand, names))
-        case Not(negated):
-            return Not(renamed(negated, names))
-        case All(operands):
-            return All(tuple(renamed(o, names) for o in operands))
-        case AnyOf(operands):
-            return AnyOf(tuple(renamed(o, names) for o in operands))
+    if isinstance(node, Column):
+        return replace(node, name=names.get(node.name, node.name))
+    return replace(node, **{part.name: _renamed(getattr(node, part.name), names) for part in fields(node)})
 
 
-def _renamed(node: Number, names: Mapping[str, str]) -> Number:
-    match node:
-        case Constant():
-            return node
-        case Column(name):
-            return Column(names.get(name, name))
-        case Arithmetic(sign, left, right):
-            return Arithmetic(sign, _renamed(left, names), _renamed(right, names))
-        case Coalesce(operands):
-            return Coalesce(tuple(_renamed(o, names) for o in operands))
+def _renamed(part: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(part, tuple):
+        return tuple(_renamed(inner, names) for inner in part)
+    return renamed(part, names) if isinstance(part, Number | Expression) else part
