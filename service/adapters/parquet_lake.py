@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.adapters.durable import sync_folder, write_synced
+from service.adapters.durable import sync_folder, synced_file, write_synced
 from service.adapters.lake_tables import SCHEMAS, UnreadableEntry, row_of
 from service.decision.record import PARTITIONS
 from service.lake_files import read_manifest, small_files
@@ -124,7 +124,7 @@ class ParquetLake:
         try:
             attempt.mkdir()
             for name, content in tables.items():
-                write_table(attempt / f"{name}.parquet", content)
+                _write_table(attempt / f"{name}.parquet", content)
             note = {"first": first, "last": last, "entries": len(entries)}
             write_synced(attempt / _NOTE, json.dumps(note).encode(), mode="xb")
             sync_folder(attempt)
@@ -143,7 +143,7 @@ class ParquetLake:
         wanted, folder = id_order(entry_id), self.folder / table
         manifest = read_manifest(folder)
         for path in small_files(folder, manifest):
-            of, first, last = _covered(path)
+            of, first, last = covered(path)
             if of == partition and id_order(first) <= wanted <= id_order(last):
                 return path
         is_it = [("journal_id", "==", entry_id), ("partition", "==", partition)]
@@ -202,7 +202,7 @@ def day_of(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()
 
 
-def _covered(path: Path) -> tuple[int, str, str]:
+def covered(path: Path) -> tuple[int, str, str]:
     """Return partition, first and last id of a small file, from its name."""
     partition, first, last = path.stem.split("-")
     return int(partition[1:]), first.replace("_", "-"), last.replace("_", "-")
@@ -235,9 +235,6 @@ def _as_table(table: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
         raise
 
 
-def write_table(path: Path, content: pa.Table) -> None:
-    """Write a new file and wait until it is on the disk."""
-    with open(path, "xb") as file:
+def _write_table(path: Path, content: pa.Table) -> None:
+    with synced_file(path, mode="xb") as file:
         pq.write_table(content, file, compression="zstd", use_dictionary=True)
-        file.flush()
-        os.fsync(file.fileno())
