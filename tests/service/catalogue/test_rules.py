@@ -166,9 +166,9 @@ def test_accepted(text: str, tree: object) -> None:
 @given(
     st.lists(
         st.sampled_from(
-            ["spend", "stage", "known", "'new'", "1", "0.5", "AND", "OR", "NOT", "(", ")", "=", "<", "IN", ",", "IS", "NULL",
-             "BETWEEN", "COALESCE(", "CASE WHEN", "THEN", "ELSE", "END", "LIKE", "lower(", "age_days(", "+", "/",
-             "-", ";", "--", "'", "\"", "\x00", "é", "*", "[", "]", "{", "}"]
+            ["spend", "stage", "known", "'new'", "1", "0.5", "AND", "OR", "NOT", "(", ")", "=", "<", "IN", ",", "IS",
+             "NULL", "BETWEEN", "COALESCE(", "CASE WHEN", "THEN", "ELSE", "END", "LIKE", "lower(", "age_days(", "+",
+             "/", "-", ";", "--", "'", "\"", "\x00", "é", "*", "[", "]", "{", "}"]
         ),
         max_size=12,
     )

@@ -18,8 +18,8 @@ EXTRAS = (CHANNEL, KNOWN, "ctx", *PARTS, *AGES)
 SYMBOLS = {**dict.fromkeys((*NUMBERS, "ctx", *PARTS, *AGES, KNOWN), ()), **TEXTS, CHANNEL: ("app", "email")}
 AS_OF = (*NUMBERS, *TEXTS)
 POOL = (
-    -1e308, -2.5, -1.0, -0.5, -0.1, -0.0, 0.0, 5e-324, 0.1, 0.2, 0.30000000000000004, 0.49999999999999994, 0.5, 1.0, 1.5,
-    2.0, 3.0, 1e9, 1e308, np.nan, np.nan, np.nan,
+    -1e308, -2.5, -1.0, -0.5, -0.1, -0.0, 0.0, 5e-324, 0.1, 0.2, 0.30000000000000004, 0.49999999999999994, 0.5, 1.0,
+    1.5, 2.0, 3.0, 1e9, 1e308, np.nan, np.nan, np.nan,
 )  # fmt: skip
 FINITE = "FINITE("
 """Arithmetic is written in this bracket: a plain one for us, a macro for DuckDB, which else goes on with infinity."""
