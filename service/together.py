@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
+Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -17,7 +18,7 @@ class _Alone(Exception):
     """The shared pass came to nothing; each goes again by itself."""
 
 
-class Together(Generic[Item, Result]):
+class Together(Generic[Key, Item, Result]):
     """Collects items under equal keys and answers them together.
 
     The first to ask lets every other task that is ready ask as well, and then makes the pass for all in its own task.
@@ -28,12 +29,12 @@ class Together(Generic[Item, Result]):
         most: Greatest number of items in a pass; 1: everybody goes alone.
     """
 
-    def __init__(self, answer: Callable[[Hashable, Sequence[Item]], Awaitable[Sequence[Result]]], most: int) -> None:
+    def __init__(self, answer: Callable[[Key, Sequence[Item]], Awaitable[Sequence[Result]]], most: int) -> None:
         self.most = most
         self._answer = answer
-        self._waiting: dict[Hashable, list[tuple[Item, asyncio.Future[Result]]]] = {}
+        self._waiting: dict[Key, list[tuple[Item, asyncio.Future[Result]]]] = {}
 
-    async def ask(self, key: Hashable, item: Item) -> Result:
+    async def ask(self, key: Key, item: Item) -> Result:
         """Return the item's result."""
         if self.most == 1:
             return (await self._answer(key, (item,)))[0]
@@ -47,7 +48,7 @@ class Together(Generic[Item, Result]):
                 return (await self._answer(key, (item,)))[0]
         return await self._lead(key, item)
 
-    async def _lead(self, key: Hashable, item: Item) -> Result:
+    async def _lead(self, key: Key, item: Item) -> Result:
         others = self._waiting[key] = []
         try:
             try:

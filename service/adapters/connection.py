@@ -111,10 +111,20 @@ class Link:
         Raises:
             StoreUnavailable: with `reason`; which of the calls took effect is then unknown.
         """
+        replies = await self.try_each(calls, deadline_seconds=deadline_seconds, reason=reason, is_guarded=is_guarded)
+        for reply in replies:
+            if isinstance(reply, StoreUnavailable):
+                raise reply
+        return replies
+
+    async def try_each(
+        self, calls: Sequence[Call], *, deadline_seconds: float, reason: str, is_guarded: bool = True
+    ) -> list[Reply]:
+        """Do as `run`, but give each call that the server refused a StoreUnavailable for a reply."""
         replies = await self._within(self._run(calls), deadline_seconds, reason, is_guarded=is_guarded)
-        for call, reply in zip(calls, replies, strict=True):
+        for i, reply in enumerate(replies):
             if isinstance(reply, hiredis.ReplyError):
-                raise StoreUnavailable(reason, f"script {call.script.name}: {reply}")
+                replies[i] = StoreUnavailable(reason, f"script {calls[i].script.name}: {reply}")
         return replies
 
     async def close(self) -> None:

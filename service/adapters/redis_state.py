@@ -30,8 +30,11 @@ from service.adapters.state_replies import (
 )
 from service.decision.record import CONTACTS_DAYS, RESERVATION_SECONDS, DecisionRow, customer_digest
 from service.ports import CapCheck, FactPlan, Gathered, Offer, Recorded, StoreUnavailable
+from service.together import Together
 
 ANSWER_DAYS = 1.0
+MOST_TOGETHER = 64
+"""Records that share a pipeline."""
 
 
 class RedisState:
@@ -57,6 +60,7 @@ class RedisState:
         self._gathering = RedisGather(features, state, layout, facts)
         self._decision_ttl_ms = int(decision_ttl_days * SECONDS_PER_DAY * 1000)
         self._record, self._switch = Script.read("record"), Script.read("switch")
+        self._recording: Together[float, Call, Reply] = Together(self._record_all, MOST_TOGETHER)
 
     async def gather(
         self, plan: FactPlan, customer_ids: Sequence[str], channel: str, now: float, deadline_seconds: float
@@ -76,7 +80,9 @@ class RedisState:
     ) -> Recorded:
         """Check all caps, reserve all offers, append the row to the journal: all or nothing, once for a decision id."""
         call = self._record_call(row, offers, caps, answer, request_digest)
-        [reply] = await self._state.run([call], deadline_seconds=deadline_seconds, reason="log_unavailable")
+        reply = await self._recording.ask(deadline_seconds, call)
+        if isinstance(reply, StoreUnavailable):
+            raise reply
         match reply[0]:
             case b"recorded":
                 return Recorded()
@@ -86,6 +92,13 @@ class RedisState:
                 return Recorded(conflict=True)
             case _:
                 return Recorded(refused=tuple(action.decode() for action in reply[1:]))
+
+    async def _record_all(self, deadline_seconds: float, calls: Sequence[Call]) -> list[Reply]:
+        """Run the scripts of all who record at once in one pipeline; what was refused is its error."""
+        try:
+            return await self._state.try_each(calls, deadline_seconds=deadline_seconds, reason="log_unavailable")
+        except StoreUnavailable as error:
+            return [error] * len(calls)
 
     async def find_answer(self, decision_id: str, *, deadline_seconds: float = 1.0) -> tuple[str, bytes] | None:
         """Return (request digest, answer) kept for a decision made under an Idempotency-Key."""

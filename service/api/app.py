@@ -19,6 +19,7 @@ from service.api.keys import read_keys
 from service.api.metrics import Metrics, shared_folder
 from service.api.observed import Observed
 from service.api.problems import TITLES, ProblemError
+from service.api.shortcut import Shortcut
 from service.api.vitals import Vitals
 from service.bootstrap import Runtime, open_runtime
 from service.online import Serving
@@ -52,6 +53,8 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
                 app.state.metrics.serves(runtime.reloader.serving)
             vitals: Vitals = app.state.vitals
             runtime.online.step = vitals.step
+            if tracing is not None:
+                runtime.online.together.most = 1  # a step of many requests has no place in the trace of one
             following = asyncio.create_task(vitals.follow(runtime))
             yield
             following.cancel()
@@ -84,7 +87,9 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
     app.add_exception_handler(Exception, _on_crash)
     document = write_document(app, ROUTERS, has_keys=bool(app.state.keys.keys))
     app.openapi = lambda: document  # type: ignore[method-assign]
-    app.middleware_stack = Observed(app.build_middleware_stack(), app.state.draining, tracing)
+    app.middleware_stack = Observed(
+        Shortcut(app, app.build_middleware_stack(), _on_problem, _on_crash), app.state.draining, tracing
+    )
     return app
 
 

@@ -185,6 +185,7 @@ def server_options() -> dict[str, Any]:
         "ws": "none",
         "log_config": None,
         "access_log": False,
+        "proxy_headers": False,  # nothing asks who called or by which scheme
         "server_header": False,
         "timeout_graceful_shutdown": 5,
     }
