@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from service.log_commands import log_app
 from service.logs import set_up_logs
 from service.settings import Settings
 
@@ -32,6 +33,7 @@ catalogue_app = typer.Typer(no_args_is_help=True, help="Look after the catalogue
 app.add_typer(catalogue_app, name="catalogue")
 key_app = typer.Typer(no_args_is_help=True, help="Make API keys.")
 app.add_typer(key_app, name="key")
+app.add_typer(log_app, name="log")
 console = Console(stderr=True)
 NEEDS_FEAST = ("apply", "materialize", "train", "prepare", "agent", "worker", "demo")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -313,10 +315,11 @@ def explain_failure(error: BaseException) -> str | None:
     from service.adapters.embedded import EmbeddedServerError
     from service.api.keys import KeysError
     from service.catalogue.loader import CatalogueError
+    from service.lake_files import LogError
     from service.online import NothingLoaded
     from service.ports import BundleRefused, StoreUnavailable
 
-    if isinstance(error, Stop | CatalogueError | ClockFileError | EmbeddedServerError | KeysError):
+    if isinstance(error, Stop | CatalogueError | ClockFileError | EmbeddedServerError | KeysError | LogError):
         return str(error)
     if isinstance(error, BundleRefused):
         return f"the champion was refused and the bundle in use stays: {error}"

@@ -18,6 +18,10 @@ REPLACED_SECONDS = 900.0
 """How long a replaced file stays for the queries that have begun."""
 
 
+class LogError(ValueError):
+    """What was asked of the log cannot be answered; the sentence says what to do."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What compaction has made of a table.

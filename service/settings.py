@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     lake_seconds: float = Field(
         30.0, gt=0, description="How long the worker gathers entries before it writes the lake."
     )
+    retention_days: dict[Literal["decisions", "outcomes", "events", "switches"], int] = Field(
+        {}, description="Days that the log's tables keep, as JSON: table -> days; a table that is not named keeps all."
+    )
     decision_ttl_days: float = Field(45.0, gt=0, description="How long outcomes find their decision.")
     idempotency_days: float = Field(35.0, gt=0, description="How long a repeated outcome, event or request is known.")
     clock: Literal["auto", "wall"] = Field(
