@@ -212,3 +212,7 @@ class BundleScorer:
             as_of[:, ~batch.is_known] = self._columns.as_of(self._cold_start.facts(now), now)
         rows = self._input.rows(as_of, customers, actions, self._table)
         return self._calibrator.apply(self._predict(rows), self._issues[actions])
+
+    def uplift(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats | None:
+        """Know of no effect: the bundle has no effect model."""
+        return None

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.matrix import ActionTable, Columns
+from service.decision.arbitration import Terms
 from service.decision.circuit import Circuit
 from service.decision.contact_policy import CapTable
 from service.decision.expression import CHANNEL, KNOWN, columns_read
 from service.decision.model import CAMPAIGN_TYPES, ISSUES, Action, Catalogue, Rule, Scoring, Treatment
+from service.decision.quotas import QuotaTable
+from service.decision.ramp import keys_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,9 +36,10 @@ class ChannelPlan:
             the number of rules, which stands for a rule that always passes.
         counters: (m, n_caps) see `CapTable.counter_of`.
         fits: placement -> (m,) whether the candidate fits it.
-        multipliers, costs: (m,) priority = propensity x multiplier - cost.
-        least_propensities: (m,).
-        needs_score, is_risk: (k,). priors: (k,).
+        terms: The factors of the priority.
+        quotas: How many of a kind an answer may and should have.
+        needs_score, is_risk, uses_uplift: (k,). priors: (k,).
+        is_mandatory, is_ramped: (m,). action_keys: (m,) uint64, see `ramp.keys_of`.
         is_marketing, may_be_unlogged: (m,). starts_at, ends_at: (m,) with infinities for open.
         issues, groups, action_ids: (m,) texts.
     """
@@ -51,12 +55,15 @@ class ChannelPlan:
     counters: Ints
     placements: tuple[tuple[str, int], ...]
     fits: Mapping[str, Bools]
-    multipliers: Floats
-    costs: Floats
-    least_propensities: Floats
+    terms: Terms
+    quotas: QuotaTable
     needs_score: Bools
     is_risk: Bools
+    uses_uplift: Bools
     priors: Floats
+    is_mandatory: Bools
+    is_ramped: Bools
+    action_keys: NDArray[np.uint64]
     is_marketing: Bools
     may_be_unlogged: Bools
     starts_at: Floats
@@ -109,7 +116,7 @@ def compile_catalogue(catalogue: Catalogue, columns: Columns) -> CompiledCatalog
         Circuit(trees, names, columns.index, extras),
         np.array([*(rule.stage for rule in catalogue.rules), 0], dtype=np.int8),
         caps,
-        {channel: _plan(catalogue, channel, caps) for channel in catalogue.channels},
+        {channel: _plan(catalogue, channel, caps, columns.vocabulary("stage")) for channel in catalogue.channels},
     )
 
 
@@ -125,7 +132,7 @@ def action_table(actions: Sequence[Action], columns: Columns) -> ActionTable:
     )
 
 
-def _plan(catalogue: Catalogue, channel: str, caps: CapTable) -> ChannelPlan:
+def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[str]) -> ChannelPlan:
     pairs = sorted(
         (treatment.action_id, treatment.id, position)
         for position, treatment in enumerate(catalogue.treatments)
@@ -136,7 +143,6 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable) -> ChannelPlan:
     actions = [catalogue.actions[position] for position in positions]
     starts = [i for i in range(len(pairs)) if i == 0 or pairs[i][0] != pairs[i - 1][0]]
     distinct = [actions[i] for i in starts]
-    multipliers, costs = _economics(catalogue, channel, actions, treatments)
     placements = [p for p in catalogue.placements if p.channel == channel]
     return ChannelPlan(
         channel=channel,
@@ -150,12 +156,15 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable) -> ChannelPlan:
         counters=caps.counter_of[np.array(positions, dtype=np.int64)],
         placements=tuple((p.id, p.slots) for p in placements),
         fits={p.id: np.array([p.id in t.placements for t in treatments], dtype=np.bool_) for p in placements},
-        multipliers=multipliers,
-        costs=costs,
-        least_propensities=np.array([catalogue.thresholds.get(action.issue, 0.0) for action in actions]),
+        terms=Terms.of(catalogue, channel, actions, treatments, stages),
+        quotas=QuotaTable.of(catalogue.quotas, actions),
         needs_score=np.array([action.scoring is not Scoring.PRIOR for action in distinct], dtype=np.bool_),
         is_risk=np.array([action.scoring is Scoring.RISK for action in distinct], dtype=np.bool_),
+        uses_uplift=np.array([catalogue.estimates.get(a.issue) == "uplift" for a in distinct], dtype=np.bool_),
         priors=np.array([action.prior for action in distinct], dtype=np.float64),
+        is_mandatory=np.array([action.is_mandatory for action in actions], dtype=np.bool_),
+        is_ramped=np.array([_is_ramped(catalogue, channel, action) for action in actions], dtype=np.bool_),
+        action_keys=keys_of([action.id for action in actions]),
         is_marketing=np.array([action.is_marketing for action in actions], dtype=np.bool_),
         may_be_unlogged=np.array([action.may_be_unlogged for action in actions], dtype=np.bool_),
         starts_at=np.nan_to_num(np.array([action.starts_at for action in actions]), nan=-np.inf),
@@ -166,27 +175,11 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable) -> ChannelPlan:
     )
 
 
-def factors_on(catalogue: Catalogue, issue: str, factor: str) -> bool:
-    """Say whether a factor of the priority is switched on for an issue."""
-    return factor in catalogue.arbitration.get(issue, ())
-
-
-def _economics(
-    catalogue: Catalogue, channel: str, actions: Sequence[Action], treatments: Sequence[Treatment]
-) -> tuple[Floats, Floats]:
-    """Return (m,) what a propensity is multiplied with, and (m,) what is taken off."""
-    multipliers, costs = [], []
-    for action, treatment in zip(actions, treatments, strict=True):
-        multiplier = 1.0
-        if factors_on(catalogue, action.issue, "context_weight"):
-            multiplier *= catalogue.context_weights.get((channel, action.issue), 1.0)
-        if factors_on(catalogue, action.issue, "value"):
-            multiplier *= action.value
-        if factors_on(catalogue, action.issue, "lever"):
-            multiplier *= action.lever
-        multipliers.append(multiplier)
-        costs.append(action.cost + treatment.cost if factors_on(catalogue, action.issue, "cost") else 0.0)
-    return np.array(multipliers, dtype=np.float64), np.array(costs, dtype=np.float64)
+def _is_ramped(catalogue: Catalogue, channel: str, action: Action) -> bool:
+    ramp = catalogue.exploration.ramp
+    if ramp is None or not action.is_ramped or action.is_mandatory:
+        return False
+    return not ramp.channels or channel in ramp.channels
 
 
 def _binding_rules(rules: Sequence[Rule], actions: Sequence[Action], treatments: Sequence[Treatment]) -> Ints:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.decision.arbitration import drop_below_thresholds, priorities
+from service.decision.arbitration import drop_below_thresholds, gains
 from service.decision.compiled import ChannelPlan, CompiledCatalogue, compile_catalogue
 from service.decision.eligibility import admit
-from service.decision.experiment import HOLDOUT, assign_arms
+from service.decision.evidence import Standing
+from service.decision.experiment import CHALLENGER, HOLDOUT, NO_LEVERS, assign, held_issues
 from service.decision.expression import CHANNEL, KNOWN
-from service.decision.model import Choice, CustomerBatch, Decisions, Request, Scorer, Stage
-from service.decision.propensity import propensities
+from service.decision.model import Choice, CustomerBatch, Decisions, Evidence, Request, Scorer, Stage
+from service.decision.propensity import Models, propensities, uplifts
+from service.decision.ramp import within_reach
 from service.decision.selection import select
 
 __all__ = ["CompiledCatalogue", "compile_catalogue", "decide", "select_again"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Stages = NDArray[np.int8]
 Keys = NDArray[np.uint64]
 
 
@@ -32,6 +36,9 @@ def decide(
     now: float,
     keys: Keys,
     room: Ints | None = None,
+    evidence: Evidence | None = None,
+    challenger: Scorer | None = None,
+    forced: Ints | None = None,
 ) -> Decisions:
     """Decide for every customer of the batch; a batch of n gives bit for bit what n batches of one give.
 
@@ -43,23 +50,35 @@ def decide(
         keys: (n_customers,) uint64, one random key a customer; every draw is derived from it.
         room: (n_customers, n_counters) what the contact policy leaves, where it was counted before: contacts are then
             not read.
+        evidence: What came in since the model was made, as of `now`; None for nothing.
+        challenger: Scores the customers of the challenger's arm; None where none is loaded.
+        forced: (n_slots, n_customers) what took the slots, to ask with what probability it would have.
     """
-    plan = catalogue.plans[request.channel]
+    plan, terms = catalogue.plans[request.channel], catalogue.catalogue
     as_of = catalogue.columns.as_of(batch.facts, now)
     extras = _extras(catalogue, batch, request)
     passes = catalogue.circuit.evaluate(as_of, extras)
     if room is None:
         room = catalogue.caps.room(batch.contacts, len(batch.customer_ids), request.channel, now)
     stages, reasons = admit(catalogue, plan, batch, request, passes, room, now)
-    propensity = propensities(plan, batch, as_of, stages == Stage.NOT_SELECTED, scorer, now)
-    priority = priorities(plan, propensity)
-    drop_below_thresholds(plan, propensity, priority, catalogue.catalogue.least_priority, stages)
-    arms, arm_probabilities = assign_arms(catalogue.catalogue.experiment, batch.customer_ids)
+    assigned = assign(terms.experiment, batch.customer_ids, has_challenger=challenger is not None)
+    models = Models(scorer, challenger, _in_arm(assigned.arms, CHALLENGER))
+    is_open = stages == Stage.NOT_SELECTED
+    propensity = propensities(plan, batch, as_of, is_open, models, now)
+    uplift = uplifts(plan, batch, as_of, is_open, models, now)
+    estimate = np.where(np.isnan(uplift), propensity, uplift) if uplift.size else propensity
+    stage_codes = as_of[catalogue.columns.index["stage"]]
+    priority = gains(plan.terms, estimate, stage_codes, _in_arm(assigned.arms, NO_LEVERS)) - plan.terms.costs
+    drop_below_thresholds(plan.terms, propensity, priority, terms.least_priority, plan.is_mandatory, stages)
+    evidence = evidence or Evidence.none(len(terms.actions))
+    standing = Standing.of(models.evidence(plan.actions), terms.exploration.prior_positives, evidence, plan.actions)
+    _apply_ramp(catalogue, plan, batch, standing, stages)
     undecided = Decisions(
         now, request, plan.candidates, plan.actions, stages, reasons, propensity, priority,
-        (), (), arms, arm_probabilities, as_of, extras, room,
+        (), (), assigned.arms, assigned.probabilities, as_of, extras, room,
+        uplifts=uplift, evidence=evidence, strengths=standing.strengths, shifts=standing.shifts, layers=assigned.layers,
     )  # fmt: skip
-    return _place(undecided, catalogue, plan, keys)
+    return _place(undecided, catalogue, plan, keys, forced)
 
 
 def select_again(
@@ -81,7 +100,7 @@ def select_again(
     stages[np.isin(stages, arbitrated)] = Stage.NOT_SELECTED
     is_refused = np.isin(plan.actions, list(refused_actions))[None] & (stages == Stage.NOT_SELECTED)
     stages[is_refused] = Stage.RESERVATION_REFUSED
-    again = _place(_of_customer(decisions, i, stages), catalogue, plan, keys[i : i + 1])
+    again = _place(replace(decisions.take([i]), stages=stages), catalogue, plan, keys[i : i + 1])
     all_stages, all_distributions = decisions.stages.copy(), decisions.distributions.copy()
     all_stages[i], all_distributions[:, i] = again.stages[0], again.distributions[:, 0]
     return replace(
@@ -93,15 +112,18 @@ def select_again(
     )
 
 
-def _of_customer(decisions: Decisions, i: int, stages: NDArray[np.int8]) -> Decisions:
-    return replace(
-        decisions,
-        stages=stages,
-        propensities=decisions.propensities[i : i + 1],
-        priorities=decisions.priorities[i : i + 1],
-        room=decisions.room[i : i + 1],
-        arms=decisions.arms[i : i + 1],
-    )
+def _in_arm(arms: Sequence[str], arm: str) -> Bools:
+    return np.array([of == arm for of in arms], dtype=np.bool_)
+
+
+def _apply_ramp(
+    catalogue: CompiledCatalogue, plan: ChannelPlan, batch: CustomerBatch, standing: Standing, stages: Stages
+) -> None:
+    """Set `Stage.OUT_OF_REACH`, in place, where an action is new and the customer not among those who may see it."""
+    ramp, salt = catalogue.catalogue.exploration.ramp, catalogue.catalogue.experiment.salt
+    if ramp is not None and plan.is_ramped.any():
+        is_reached = within_reach(ramp, salt, batch.customer_ids, plan.action_keys, plan.is_ramped, standing.positives)
+        stages[~is_reached & (stages == Stage.NOT_SELECTED)] = Stage.OUT_OF_REACH
 
 
 def _extras(catalogue: CompiledCatalogue, batch: CustomerBatch, request: Request) -> Floats:
@@ -117,28 +139,39 @@ def _extras(catalogue: CompiledCatalogue, batch: CustomerBatch, request: Request
     return extras
 
 
-def _place(decisions: Decisions, catalogue: CompiledCatalogue, plan: ChannelPlan, keys: Keys) -> Decisions:
-    """Select for all; then, for the hold-out, withhold the marketing and select again among the rest."""
-    stages, request = decisions.stages, decisions.request
-    propensity, priority, room = decisions.propensities, decisions.priorities, decisions.room
+def _place(
+    decisions: Decisions, catalogue: CompiledCatalogue, plan: ChannelPlan, keys: Keys, forced: Ints | None = None
+) -> Decisions:
+    """Select for all; then, for who is held out, withhold what the hold-out is about and select among the rest."""
+    stages = decisions.stages
     is_open = stages == Stage.NOT_SELECTED
-    placed = select(catalogue, plan, request, is_open, propensity, priority, room, decisions.arms, keys)
+    placed = select(catalogue, plan, decisions, is_open, keys, forced)
     chosen = placed.choices()
     withheld: list[tuple[Choice, ...]] = [()] * len(chosen)
     placed.mark(stages, Stage.RANKED)
-    held = np.array([i for i, arm in enumerate(decisions.arms) if arm == HOLDOUT], dtype=np.int64)
-    if len(held):
-        arms = (HOLDOUT,) * len(held)
-        may_show = is_open[held] & ~plan.is_marketing
-        shown = select(
-            catalogue, plan, request, may_show, propensity[held], priority[held], room[held], arms, keys[held]
-        )
+    distributions = placed.distributions
+    is_held = {i: mask for i in range(len(chosen)) if (mask := _held(decisions, plan, i)) is not None}
+    if is_held:
+        held = np.array(list(is_held), dtype=np.int64)
+        may_show = is_open[held] & ~np.array(list(is_held.values()))
+        shown = select(catalogue, plan, decisions.take(held), may_show, keys[held])
         of_held = stages[held]
         of_held[of_held == Stage.RANKED] = Stage.NOT_SELECTED
         stages[held] = of_held
-        for i, instead in zip(held.tolist(), shown.choices(), strict=True):
-            withheld[i] = tuple(choice for choice in chosen[i] if plan.is_marketing[choice.candidate])
+        for k, instead in enumerate(shown.choices()):
+            i = int(held[k])
+            withheld[i] = tuple(choice for choice in chosen[i] if is_held[i][choice.candidate])
             stages[i, [choice.candidate for choice in withheld[i]]] = Stage.HELD_OUT
             chosen[i] = instead
+            if decisions.arms[i] != HOLDOUT:
+                distributions[:, i] = shown.distributions[:, k]
         shown.mark(stages, Stage.RANKED, held)
-    return replace(decisions, chosen=tuple(chosen), withheld=tuple(withheld), distributions=placed.distributions)
+    return replace(decisions, chosen=tuple(chosen), withheld=tuple(withheld), distributions=distributions)
+
+
+def _held(decisions: Decisions, plan: ChannelPlan, i: int) -> Bools | None:
+    """(m,) which candidates a customer is not shown for the sake of a hold-out, None where there is none."""
+    if decisions.arms[i] == HOLDOUT:
+        return plan.is_marketing
+    issues = held_issues(decisions.layers[i])
+    return plan.is_marketing & np.isin(plan.issues, issues) if issues else None

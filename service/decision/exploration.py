@@ -26,13 +26,16 @@ def draws(keys: Keys, n_draws: int) -> Floats:
     Returns:
         (n_draws, n_customers) in [0, 1), multiples of 2^-53.
     """
-    counters = np.arange(1, n_draws + 1, dtype=np.uint64)[:, None] * GOLDEN
-    z = keys[None, :] + counters
-    z = (z ^ (z >> np.uint64(30))) * MIX_1
+    return mix(keys[None, :] + np.arange(1, n_draws + 1, dtype=np.uint64)[:, None] * GOLDEN)
+
+
+def mix(words: Keys) -> Floats:
+    """Mix 64-bit words by splitmix64's finaliser, to numbers in [0, 1), multiples of 2^-53; any shape."""
+    z = (words ^ (words >> np.uint64(30))) * MIX_1
     z = (z ^ (z >> np.uint64(27))) * MIX_2
     z ^= z >> np.uint64(31)
-    uniforms: Floats = (z >> np.uint64(11)) * 2.0**-53
-    return uniforms
+    mixed: Floats = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return mixed
 
 
 def greedy_mix(scores: Floats, is_available: Bools, epsilons: Floats) -> Floats:

@@ -7,10 +7,10 @@ Arrays over customers have n_customers as their last axis or only axis; arrays o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -469,8 +469,9 @@ class Decisions:
         room: (n, n_counters) what the caps leave for this answer, in the order of `CompiledCatalogue.caps.counters`.
         distributions: (n_slots, n, m) P(candidate in the slot), given the arm and what was placed before; the rows of
             a slot that stayed empty are zero. Of the hold-out: of what would have been shown.
-        uplifts: (n, m) what the priority was made of instead of the propensity, NaN where it was not; empty if nowhere.
+        uplifts: (n, m) what the priority was made of instead of the propensity, NaN where it was not; empty if no issue is.
         evidence: What came in since the model was made, as `decide` got it.
+        strengths, shifts: (n, m) what stands behind the propensities, see `evidence.Standing`.
     """
 
     now: float
@@ -491,4 +492,22 @@ class Decisions:
     distributions: Floats = field(default_factory=lambda: np.empty((0, 0, 0)))
     uplifts: Floats = field(default_factory=lambda: np.empty((0, 0)))
     evidence: Evidence = field(default_factory=lambda: Evidence.none(0))
+    strengths: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    shifts: Floats = field(default_factory=lambda: np.empty((0, 0)))
     layers: tuple[tuple[tuple[str, str, float], ...], ...] = ()
+
+    def take(self, rows: Sequence[int] | Ints) -> Decisions:
+        """Return the decisions of some of the customers."""
+        which = np.asarray(rows, dtype=np.int64)
+        some: dict[str, Any] = {name: getattr(self, name)[which] for name in _BY_CUSTOMER if getattr(self, name).size}
+        for name in ("chosen", "withheld", "arms", "layers"):
+            some[name] = tuple(getattr(self, name)[i] for i in rows) if getattr(self, name) else ()
+        for name in ("as_of", "extras", "distributions"):
+            some[name] = getattr(self, name)[:, which] if getattr(self, name).size else getattr(self, name)
+        return replace(self, **some)
+
+
+_BY_CUSTOMER = (
+    "stages", "reasons", "propensities", "priorities", "arm_probabilities", "room", "uplifts", "strengths", "shifts",
+)  # fmt: skip
+"""Arrays of `Decisions` whose first axis is the customer."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from features.layout import Layout
 from service.decision.compiled import CompiledCatalogue
 from service.decision.engine import decide, select_again
+from service.decision.experiment import CHALLENGER
 from service.decision.log_row import write_row
 from service.decision.model import Contacts, CustomerBatch, Decisions, Evidence, Request, Scorer, Stage
 from service.decision.record import DecisionRow, random_key
@@ -86,12 +87,28 @@ def decide_again(row: DecisionRow, catalogue: CompiledCatalogue, scorer: Scorer 
     keys = np.array([random_key(row.decision_id, row.customer_id)], dtype=np.uint64)
     room = np.frombuffer(row.room, "<i2").astype(np.int64)[None]
     batch = batch_of(row, catalogue.columns.layout)
-    decisions = decide(batch, request_of(row), catalogue, scorer, row.decision_time, keys, room=room)
+    decisions = decide(
+        batch,
+        request_of(row),
+        catalogue,
+        scorer,
+        row.decision_time,
+        keys,
+        room=room,
+        evidence=evidence_of(row, catalogue),
+        challenger=scorer if _had_challenger(row, catalogue) else None,
+    )
     refused = np.frombuffer(row.stages, np.int8) == Stage.RESERVATION_REFUSED
     if refused.any():
         positions = np.unique(catalogue.plans[row.channel].actions[refused])
         decisions = select_again(decisions, catalogue, 0, positions.tolist(), keys)
     return decisions
+
+
+def _had_challenger(row: DecisionRow, catalogue: CompiledCatalogue) -> bool:
+    """Say whether a challenger was loaded then: without one, its share is counted with that of `nba`."""
+    _, arm, share = row.layers[0]
+    return arm == CHALLENGER or dict(catalogue.catalogue.experiment.arms).get(arm) == share
 
 
 def differences(row: DecisionRow, decisions: Decisions, catalogue: CompiledCatalogue) -> tuple[str, ...]:

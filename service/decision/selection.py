@@ -1,8 +1,7 @@
-"""Fills the slots of an answer one by one, without replacement. Knows arms, exploration and what the caps leave."""
+"""Fills the slots of an answer one by one, without replacement. Knows quotas and what the caps leave, no score."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 from service.decision import exploration
 from service.decision.compiled import ChannelPlan, CompiledCatalogue
 from service.decision.contact_policy import CapTable
-from service.decision.experiment import PROPENSITY_ONLY, RANDOM
-from service.decision.model import Choice, Exploration, Request, Stage
+from service.decision.model import Choice, Decisions, Request, Stage
+from service.decision.quotas import Counts
+from service.decision.strategy import Strategy
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -58,69 +58,50 @@ def slots_of(plan: ChannelPlan, request: Request) -> tuple[str, ...]:
 def select(
     catalogue: CompiledCatalogue,
     plan: ChannelPlan,
-    request: Request,
+    decisions: Decisions,
     is_open: Bools,
-    propensities: Floats,
-    priorities: Floats,
-    room: Ints,
-    arms: Sequence[str],
     keys: NDArray[np.uint64],
+    forced: Ints | None = None,
 ) -> Placed:
     """Fill the slots.
 
     Args:
+        decisions: Arbitrated: with arms, propensities, priorities, what stands behind them, and what the caps leave.
         is_open: (n_customers, m) which candidates may be placed.
-        propensities, priorities: (n_customers, m).
-        room: (n_customers, n_counters) what the caps leave before this answer.
-        arms: (n_customers,) the hold-out is filled as nba.
         keys: (n_customers,) one random key a customer.
+        forced: (n_slots, n_customers) candidates to take instead of drawing, -1 for none; distributions are then given
+            what was forced before.
     """
+    request = decisions.request
     slots = slots_of(plan, request)
     n, m = is_open.shape
     picks = np.full((len(slots), n), -1, dtype=np.int64)
     distributions = np.zeros((len(slots), n, m))
     if not m or not slots:
         return Placed(slots, picks, distributions)
-    strategy = _Strategy(catalogue.catalogue.exploration, propensities, priorities, arms)
+    strategy = Strategy(catalogue.catalogue.exploration, plan, decisions)
     uniforms = exploration.draws(keys, len(slots))
-    shared = _Shared(catalogue.caps, plan, room, len(slots))
+    shared = _Shared(catalogue.caps, plan, decisions.room, len(slots))
+    counts = Counts(plan.quotas, plan.fits, slots, request.limit, n) if plan.quotas.quotas else None
     is_left = is_open.copy()
     n_placed = np.zeros(n, dtype=np.int64)
     for k, placement in enumerate(slots):
         is_available = is_left & plan.fits[placement]
         if k >= request.limit:
             is_available &= (n_placed < request.limit)[:, None]
+        if counts is not None:
+            is_available = counts.allowed(is_available, k, placement)
         distributions[k] = strategy.probabilities(is_available)
-        pick = picks[k] = exploration.draw(distributions[k], uniforms[k])
+        pick = exploration.draw(distributions[k], uniforms[k]) if forced is None else forced[k]
+        picks[k] = pick
         is_placed = pick >= 0
         n_placed += is_placed
         placed_slots = np.where(is_placed, plan.action_slots[pick], -1)
         is_left &= plan.action_slots != placed_slots[:, None]
         shared.spend(pick, is_placed, is_left)
+        if counts is not None:
+            counts.add(pick, placement)
     return Placed(slots, picks, distributions)
-
-
-class _Strategy:
-    """Scores and exploration by arm, resolved once for all slots."""
-
-    def __init__(self, exploring: Exploration, propensities: Floats, priorities: Floats, arms: Sequence[str]) -> None:
-        epsilon = exploring.parameter if exploring.strategy == "epsilon_greedy" else 0.0
-        by_arm = {RANDOM: 1.0, PROPENSITY_ONLY: 0.0}
-        self.epsilons = np.array([by_arm.get(arm, epsilon) for arm in arms])[:, None]
-        self.temperature = exploring.parameter if exploring.strategy == "softmax" else 0.0
-        self.is_soft = np.array([arm not in by_arm for arm in arms], dtype=np.bool_)[:, None]
-        self.scores = priorities
-        if PROPENSITY_ONLY in arms:
-            is_plain = np.array([arm == PROPENSITY_ONLY for arm in arms])[:, None]
-            self.scores = np.where(is_plain, propensities, priorities)
-
-    def probabilities(self, is_available: Bools) -> Floats:
-        if self.temperature <= 0:
-            return exploration.greedy_mix(self.scores, is_available, self.epsilons)
-        soft = exploration.softmax(self.scores, is_available, self.temperature)
-        if self.is_soft.all():
-            return soft
-        return np.where(self.is_soft, soft, exploration.greedy_mix(self.scores, is_available, self.epsilons))
 
 
 class _Shared:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from service.decision.compiled import CompiledCatalogue, factors_on
+from service.decision.arbitration import factors_on
+from service.decision.compiled import CompiledCatalogue
 from service.decision.expression import CHANNEL, KNOWN, columns_read
 from service.decision.model import Cap, Decisions, Rule, Stage
 
@@ -21,6 +22,7 @@ WORDS = {
     Stage.NOT_SELECTED: "others were placed",
     Stage.HELD_OUT: "would have been shown; the customer is in the hold-out",
     Stage.RESERVATION_REFUSED: "another channel used up the cap a moment ago",
+    Stage.OUT_OF_REACH: "new: shown to few customers until more is known of it",
 }
 """What to say of a stage that names no rule or cap."""
 

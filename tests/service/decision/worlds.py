@@ -42,6 +42,18 @@ class TableScorer:
         spend = np.nan_to_num(as_of[COLUMNS.index["spend_h28"], customers], nan=1.0)
         return 0.5 / (1.0 + np.abs(np.sin(spend * 7.0 + actions * 1.3)) * 9.0)
 
+    def uplift(
+        self,
+        batch: CustomerBatch,
+        as_of: NDArray[np.float64],
+        customers: NDArray[np.int64],
+        actions: NDArray[np.int64],
+        now: float,
+    ) -> NDArray[np.float64] | None:
+        """Know an effect of every second action, between -0.1 and 0.1."""
+        spend = np.nan_to_num(as_of[COLUMNS.index["spend_h28"], customers], nan=1.0)
+        return np.where(actions % 2 == 0, 0.1 * np.sin(spend * 3.0 + actions), np.nan)
+
 
 def random_batch(n: int, seed: int, *, missing: float = 0.1, consent: float = 0.8) -> CustomerBatch:
     """Make customers whose facts are plausible in kind, with holes."""

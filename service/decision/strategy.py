@@ -1,0 +1,66 @@
+"""What takes a slot, by arm: exploration on priorities, evenly at random, or the likeliest. Resolved once an answer.
+
+What is mandatory comes first whatever the arm, the most valuable first. `random` draws evenly; `propensity_only` takes
+the likeliest; all other arms draw by the catalogue's exploration, or take the best where the second layer says so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.decision import exploration
+from service.decision.compiled import ChannelPlan
+from service.decision.experiment import PROPENSITY_ONLY, RANDOM, is_exploring
+from service.decision.model import Decisions, Exploration
+from service.decision.thompson import Posterior, winning_probabilities
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+PLAIN_ARMS = (RANDOM, PROPENSITY_ONLY)
+
+
+class Strategy:
+    """Gives a slot's probabilities for the customers of arbitrated decisions."""
+
+    def __init__(self, exploring: Exploration, plan: ChannelPlan, decisions: Decisions) -> None:
+        arms = decisions.arms
+        self._exploring, self._is_mandatory = exploring, plan.is_mandatory
+        self._scores = decisions.priorities
+        if PROPENSITY_ONLY in arms:
+            is_plain = np.array([arm == PROPENSITY_ONLY for arm in arms])[:, None]
+            self._scores = np.where(is_plain, decisions.propensities, decisions.priorities)
+        is_random = np.array([arm == RANDOM for arm in arms], dtype=np.bool_)
+        is_drawn = is_exploring(decisions.layers) & np.array([arm not in PLAIN_ARMS for arm in arms], dtype=np.bool_)
+        epsilon = exploring.parameter if exploring.strategy == "epsilon_greedy" else 0.0
+        self._epsilons = np.where(is_random, 1.0, np.where(is_drawn, epsilon, 0.0))[:, None]
+        self._is_drawn: Bools = (is_drawn & (exploring.strategy in ("softmax", "thompson")))[:, None]
+        self._posterior: Posterior | None = None
+        if exploring.strategy == "thompson" and self._is_drawn.any():
+            gains = decisions.priorities + plan.terms.costs
+            self._posterior = Posterior.of(
+                gains, plan.terms.costs, decisions.propensities, decisions.strengths, decisions.shifts
+            )
+
+    def probabilities(self, is_available: Bools) -> Floats:
+        """Return (n_customers, m) P(the candidate takes the slot); a row without an available one is all 0."""
+        if not self._is_mandatory.any():
+            return self._arbitrated(is_available)
+        is_first = is_available & self._is_mandatory
+        must = is_first.any(axis=1, keepdims=True)
+        first = exploration.greedy_mix(self._scores, is_first, np.zeros_like(self._epsilons))
+        return np.where(must, first, self._arbitrated(is_available & ~must))
+
+    def _arbitrated(self, is_available: Bools) -> Floats:
+        if self._is_drawn.all():
+            return self._drawn(is_available)
+        plain = exploration.greedy_mix(self._scores, is_available, self._epsilons)
+        if not self._is_drawn.any():
+            return plain
+        return np.where(self._is_drawn, self._drawn(is_available & self._is_drawn), plain)
+
+    def _drawn(self, is_available: Bools) -> Floats:
+        if self._posterior is not None:
+            return winning_probabilities(self._posterior, is_available)
+        return exploration.softmax(self._scores, is_available, self._exploring.parameter)

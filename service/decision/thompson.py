@@ -1,0 +1,117 @@
+"""Thompson sampling: with what probability a candidate would win if every propensity were drawn from its posterior.
+
+The posterior of a candidate's propensity p with the weight of a positives is Beta(a, a (1 - p) / p): mean p, and a
+relative spread of about 1 / sqrt(a), as of a positives in a / p showings. It is the Beta distribution of Pega's
+arbitration (sampleAdaptiveProportion of propensity x evidence and (1 - propensity) x evidence), its evidence counted
+in positives. The prior has the weight of the E positives that the model was made from, or of the catalogue's
+`prior_positives`. Since then s positives came where e were expected, which moves the mean to p (E + s) / (E + e) and
+the weight to E + s: the conjugate Gamma-Poisson estimate of how much better the action does than its model says.
+
+P(win) = integral over x of f_i(x) prod_{j != i} F_j(x), where F_j is the distribution of candidate j's priority. The
+vector of these is computed first and then drawn from, so that what is logged is what was drawn with, whatever the
+error of the integral. The integral: F by the Gamma distribution of the same mean and variance as the Beta, in Wilson
+and Hilferty's cube-root form (1931), with the normal distribution function of Bowling et al. (2009, error 1.4e-4);
+log F_j is taken as linear between 32 points, over which the integral is exact and the vector sums to 1. Against the
+Beta itself a probability is off by at most .03 for propensities up to .1, .05 up to .2
+(tests/service/decision/test_thompson.py); most of it from the Gamma in the Beta's place where a is 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+POINTS = 32
+_GRID = np.linspace(0.0, 1.0, POINTS) ** 2  # denser where the best and surest candidates lie
+LOWEST, HIGHEST = -2.6, 3.6
+"""Where a candidate's distribution is taken to begin and end, in standard deviations."""
+_FLAT = 1e-300
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """Distributions of priorities: gain x (Gamma of mean 1) - cost, in Wilson and Hilferty's form.
+
+    Attributes:
+        means: (n_customers, m) what is gained, at least `_FLAT`. costs: (n_customers, m) what is taken off.
+        centres, scales: (n_customers, m) cbrt(drawn / mean) is normal with this mean, and 1 / scale as deviation.
+        lows, highs: (n_customers, m) between which a priority lies, but for one in 200 and one in 3,000.
+    """
+
+    means: Floats
+    costs: Floats
+    centres: Floats
+    scales: Floats
+    lows: Floats
+    highs: Floats
+
+    @classmethod
+    def of(cls, gains: Floats, costs: Floats, propensities: Floats, strengths: Floats, shifts: Floats) -> Posterior:
+        """Make the posterior.
+
+        Args:
+            gains: (n_customers, m) estimate x worth; what is not above 0 is taken as certain.
+            costs: (m,).
+            propensities: (n_customers, m).
+            strengths, shifts: (n_customers, m) E + s, and (E + s) / (E + e).
+        """
+        shifted = gains * shifts
+        means = np.maximum(shifted, _FLAT)
+        chances = np.minimum(propensities * shifts, 0.999)
+        shapes = (strengths + chances) / (1.0 - chances)  # of the Gamma that has the Beta's relative variance
+        centres = 1.0 - 1.0 / (9.0 * shapes)
+        scales = 3.0 * np.sqrt(shapes)
+        offsets = costs - np.minimum(shifted, 0.0)
+        lows = means * np.maximum(centres + LOWEST / scales, 0.0) ** 3 - offsets
+        highs = means * (centres + HIGHEST / scales) ** 3 - offsets
+        return cls(means, offsets, centres, scales, lows, highs)
+
+
+def winning_probabilities(posterior: Posterior, is_available: Bools) -> Floats:
+    """Return P(the candidate's drawn priority is the highest of those available).
+
+    Args:
+        is_available: (n_customers, m).
+
+    Returns:
+        (n_customers, m) probabilities; a row without an available candidate is all 0.
+    """
+    probabilities = np.zeros(is_available.shape)
+    begins = np.where(is_available, posterior.lows, -np.inf).max(axis=1, keepdims=True)
+    ends = np.where(is_available, posterior.highs, -np.inf).max(axis=1, keepdims=True)
+    # Who ends before another begins has no chance.
+    rows, candidates = np.nonzero(is_available & (posterior.highs >= begins))
+    if not len(rows):
+        return probabilities
+    points = begins + (ends - begins) * _GRID
+    pairs = (rows, candidates)
+    logs = _log_distributions(posterior, pairs, points[rows])
+    firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+    of_row = np.cumsum(np.diff(rows, prepend=rows[0]) > 0)
+    densities = _densities(np.add.reduceat(logs, firsts, axis=0))
+    probabilities[pairs] = (np.diff(logs, axis=1) * densities[of_row]).sum(axis=1)
+    probabilities /= np.maximum(probabilities.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return probabilities
+
+
+def _log_distributions(posterior: Posterior, pairs: tuple[Ints, Ints], points: Floats) -> Floats:
+    """(n_pairs, POINTS + 1) log F at the points, and at infinity, where it is 0."""
+    drawn = (points + posterior.costs[pairs][:, None]) / posterior.means[pairs][:, None]
+    roots = np.cbrt(np.clip(drawn, 0.0, 1e9))
+    normal = np.clip((roots - posterior.centres[pairs][:, None]) * posterior.scales[pairs][:, None], -8.0, 8.0)
+    logs = np.zeros((len(points), POINTS + 1))
+    np.log1p(np.exp(normal * (-1.5976 - 0.07056 * normal * normal)), out=logs[:, :-1])
+    return np.negative(logs, out=logs)
+
+
+def _densities(totals: Floats) -> Floats:
+    """(n_rows, POINTS) the increase of G = prod F between two points, a unit of log G."""
+    product = np.exp(totals)
+    increase, steps = np.diff(product, axis=1), np.diff(totals, axis=1)
+    return np.divide(increase, steps, out=product[:, 1:].copy(), where=steps > 0)
