@@ -15,6 +15,7 @@ from features.layout import Kind
 
 EVENT_TYPES = ("purchase", "campaign_sent", "coupon_redeemed", "profile_changed")
 MAX_LINES = 1000
+SUCCESS_EVENTS = ("purchase", "coupon_redeemed")
 SUCCESS_RULES = (
     "purchase",
     "redemption",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ console = Console(stderr=True)
 Var = Annotated[Path, typer.Option(envvar="NBA_VAR", help="Folder of everything that is written.")]
 MlflowUri = Annotated[str, typer.Option(envvar="NBA_MLFLOW_URI", help="MLflow tracking and registry.")]
 DEFAULT_VAR = CHECKOUT / "var"
+DEFAULT_CATALOGUE = CHECKOUT / "service" / "catalogue.yaml"
 DEFAULT_MLFLOW = f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}"
 MODEL_MODULES = ("dataset", "train", "calibrate", "evaluate", "documents", "reports", "registry")
 MODEL_CODE = ("features/matrix.py", *(f"training/{name}.py" for name in MODEL_MODULES))
@@ -108,3 +109,29 @@ def register(app: typer.Typer) -> None:
     def prepare(var: Var = DEFAULT_VAR, mlflow_uri: MlflowUri = DEFAULT_MLFLOW) -> None:
         """Run all steps, skipping what has not changed."""
         run_steps(steps_of(var, mlflow_uri), var / "stamps", console)
+
+    @app.command("responses")
+    def responses_command(
+        since: Annotated[datetime, typer.Option(help="First decision time, UTC.")],
+        until: Annotated[datetime, typer.Option(help="Decision time to stop before, UTC.")],
+        out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+        as_of: Annotated[datetime | None, typer.Option(help="Windows ending later are open; --until.")] = None,
+        withheld: Annotated[bool, typer.Option("--withheld", help="What hold-out customers would have seen.")] = False,
+        var: Var = DEFAULT_VAR,
+        catalogue: Annotated[Path, typer.Option(envvar="NBA_CATALOGUE", help="Catalogue in use.")] = DEFAULT_CATALOGUE,
+    ) -> None:
+        """Write what came of each shown treatment: response, time, value, credit, arm and selection probability."""
+        import pyarrow.parquet as pq
+
+        from training.responses import catalogues, responses, summary
+
+        moments = [
+            None if moment is None else moment.replace(tzinfo=UTC).timestamp() for moment in (since, until, as_of)
+        ]
+        catalogue_of = catalogues(var / "catalogues", catalogue)
+        table = responses(
+            var / "lake", moments[0] or 0.0, moments[1] or 0.0, catalogue_of, as_of=moments[2], withheld=withheld
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, out, compression="zstd")
+        console.print(f"nba: {summary(table)} in {out}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -44,7 +43,7 @@ class SdkFacts:
     async def read(self, customers: Iterable[str]) -> dict[str, Known]:
         """Read customers, each once. Raises StoreUnavailable."""
         names = list(dict.fromkeys(customers))
-        rows = await self._source.fetch(names, math.inf, READ_SECONDS)
+        rows = await self._source.fetch(names, READ_SECONDS)
         if rows is None:
             raise StoreUnavailable("features_unavailable", "Feast gives no facts")
         stamps = [
