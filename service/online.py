@@ -15,12 +15,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.catalogue.time_zones import localised
 from service.decision import record as log
 from service.decision.engine import CompiledCatalogue, decide, select_again
 from service.decision.log_row import write_row
-from service.decision.model import CustomerBatch, Decisions, LocalTimes, Request, Scorer
-from service.ports import Bundle, CapCheck, Caps, Clock, CustomerState, Gathered, Offer, Recorded, StoreUnavailable
+from service.decision.model import CustomerBatch, Decisions, Request, Scorer
+from service.ports import Bundle, CapCheck, Clock, CustomerState, Gathered, Offer, Recorded, StoreUnavailable
 from service.together import Together
 
 MAX_RESELECTIONS = 2
@@ -75,7 +74,6 @@ class Decided:
 
     Attributes:
         customer: Where the customer stands in `batch` and `decisions`, which it may share with others.
-        denied_by: Caps that refused a reservation, one a refusal.
     """
 
     decision_id: str
@@ -86,7 +84,6 @@ class Decided:
     degraded_reasons: tuple[str, ...]
     reselected: bool = False
     customer: int = 0
-    denied_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +155,6 @@ class Online:
             gathered = await self.state.gather(
                 serving.bundle.plan, [c for c, _ in asked], request.channel, now, self.gather_deadline_seconds
             )
-            gathered = localised(gathered, serving.catalogue.catalogue.time_zone, now)
             tell(gathered.degraded_reasons)
         with self.step("decide") as tell:
             decided = decide_all(serving, gathered, request, now, [d for _, d in asked])
@@ -183,7 +179,7 @@ class Online:
             if not recorded.refused:
                 return decided, answer
             refused = recorded.refused if attempt < MAX_RESELECTIONS else tuple(o.action_id for o in offers_of(decided))
-            decided = reselect(decided, refused, recorded.denied_by)
+            decided = reselect(decided, refused)
         return decided, write_answer(decided)
 
     async def _try_to_record(self, ask: Ask, decided: Decided, answer: bytes) -> Recorded | StoreUnavailable:
@@ -230,15 +226,14 @@ def without_log(decided: Decided, request: Request, reason: str) -> Decided:
     return decide_all(decided.serving, gathered, request, decided.decisions.now, [decided.decision_id])[0]
 
 
-def reselect(decided: Decided, refused: Sequence[str], denied_by: Sequence[str]) -> Decided:
-    """Select again without the actions that these caps refused."""
+def reselect(decided: Decided, refused: Sequence[str]) -> Decided:
+    """Select again without the refused actions."""
     catalogue, i = decided.serving.catalogue, decided.customer
     keys = np.zeros(len(decided.decisions.arms), dtype=np.uint64)
     keys[i] = log.random_key(decided.decision_id, decided.customer_id)
     positions = [catalogue.catalogue.index[action] for action in refused]
     decisions = select_again(decided.decisions, catalogue, i, positions, keys)
-    denied = (*decided.denied_by, *denied_by)
-    return replace(decided, decisions=decisions, reselected=True, denied_by=denied)
+    return replace(decided, decisions=decisions, reselected=True)
 
 
 def offers_of(decided: Decided) -> Iterator[Offer]:
@@ -247,33 +242,27 @@ def offers_of(decided: Decided) -> Iterator[Offer]:
     for choice in decided.decisions.chosen[decided.customer]:
         action = catalogue.actions[decided.decisions.actions[choice.candidate]]
         treatment = catalogue.treatments[decided.decisions.candidates[choice.candidate]]
-        yield Offer(action.id, action.issue, action.group, treatment.id, action.is_marketing, choice.placement)
+        yield Offer(action.id, action.issue, action.group, treatment.id, action.is_marketing)
 
 
-def caps_of(decided: Decided) -> Caps:
-    """Return the caps on the decision's channel with their windows resolved to moments, as the customer's clock has it."""
-    decisions, catalogue = decided.decisions, decided.serving.catalogue
-    batch, channel = decided.batch, decisions.request.channel
-    local = (batch.local or LocalTimes.utc(decisions.now, len(batch.customer_ids))).only(decided.customer)
-    since = catalogue.caps.since(decisions.now, local)[0].tolist()
-    checks = [
-        CapCheck(
-            c.id, c.scope, c.scope_id, c.counted, c.limit, since[p], c.channels, c.placements, c.unit
-        )
-        for p, c in enumerate(catalogue.catalogue.caps)
-        if not c.channels or channel in c.channels
-    ]  # fmt: skip
-    return Caps(tuple(checks), catalogue.catalogue.reservations)
+def cap_checks(catalogue: CompiledCatalogue, channel: str, now: float) -> tuple[CapCheck, ...]:
+    """Return the catalogue's caps on a channel with their windows resolved to a moment."""
+    return tuple(
+        CapCheck(cap.id, cap.scope, cap.scope_id, cap.counted, cap.limit, now - cap.window_seconds, cap.channels)
+        for cap in catalogue.catalogue.caps
+        if not cap.channels or channel in cap.channels
+    )
 
 
 async def record_one(
     state: CustomerState, decided: Decided, ask: Ask, answer: bytes | None, deadline_seconds: float
 ) -> Recorded:
     """Reserve the offers and append the log row, atomically."""
+    decisions = decided.decisions
     return await state.record(
         row_of(decided),
         tuple(offers_of(decided)),
-        caps_of(decided),
+        cap_checks(decided.serving.catalogue, decisions.request.channel, decisions.now),
         answer=answer,
         request_digest=ask.digest,
         deadline_seconds=deadline_seconds,
