@@ -25,6 +25,8 @@ JOURNEY_COLUMNS = (
 )  # fmt: skip
 ACTION_COLUMNS = ("issue", "dimension", "campaign_type", "window_days")
 """Columns of an action itself: codes of issue, dimension's member and campaign type, and the response window."""
+FUTURE_SECONDS = 300.0
+"""A view stamped further ahead of now than this is not believed: one bad clock must not freeze a customer."""
 NEW_DAYS, RETURNED_GAP_DAYS, RETURNED_WITHIN_DAYS = 45, 60, 30
 
 
@@ -174,7 +176,7 @@ def journey_columns(days: Floats, days_since_first_seen: Floats, now: Now) -> Fl
 
 
 def mask_stale(layout: Layout, facts: Floats, view_times: Floats, now: Now) -> NDArray[np.bool_]:
-    """Set facts of views older than their maximum age to NaN, in place, and say which were.
+    """Set facts of views that are too old, or stamped in the future, to NaN, in place, and say which were.
 
     Args:
         layout: Where each view's facts lie, and how old they may be.
@@ -183,10 +185,11 @@ def mask_stale(layout: Layout, facts: Floats, view_times: Floats, now: Now) -> N
         now: Decision time, Unix seconds UTC.
 
     Returns:
-        (n_views, n_customers) True where a view was there and too old.
+        (n_views, n_customers) True where a view was there and not as fresh as its age says.
     """
     limits = np.array([view.max_age_days * SECONDS_PER_DAY for view in layout.views])[:, None]
-    is_stale = (now - view_times) > limits
+    ages = now - view_times
+    is_stale = (ages > limits) | (ages < -FUTURE_SECONDS)
     if is_stale.any():
         for v, view in enumerate(layout.views):
             for fact in view.facts:

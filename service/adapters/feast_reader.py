@@ -3,7 +3,7 @@
 Pure decoding, no connection: Feast's documented layout (one hash a customer; field = murmur3 of "view:feature", value =
 a protobuf `Value`; `_ts:view` = a protobuf `Timestamp`) by the plan that a bundle carries. Knows neither Feast nor
 protobuf as libraries. What is not there, null or of a wrong type is NaN; a value that should be there and is not, or is
-of a wrong type, or is stamped in the future, makes the row *partial*.
+of a wrong type, makes the row *partial*. Whether a value is fresh enough is not decided here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from features.layout import Fact, Kind, Layout
 from service.ports import FactPlan
 
 Floats = NDArray[np.float64]
-
-FUTURE_SECONDS = 300.0
-"""A view stamped further ahead of now than this is not believed (trust: one bad clock must not freeze a customer)."""
 
 NEVER = 0.0
 """The event timestamp that Feast gives for what was never written."""
@@ -106,7 +103,7 @@ class FactReader:
         text = customer_id.encode()
         return b"".join((self._prefix, len(text).to_bytes(4, "little"), text, self._suffix))
 
-    def rows(self, replies: Sequence[Sequence[bytes]], now: float) -> FactRows:
+    def rows(self, replies: Sequence[Sequence[bytes]]) -> FactRows:
         """Decode the replies to HGETALL of n customers."""
         found = FactRows.empty(self._layout, len(replies))
         as_written: list[int] = []
@@ -116,9 +113,9 @@ class FactReader:
                 continue
             pairs = iter(reply)
             fields = dict(zip(pairs, pairs, strict=True))
-            stretch = self._stretch.of(fields, now, found.view_times[i])
+            stretch = self._stretch.of(fields, found.view_times[i])
             if stretch is None:
-                self._decode_into(found, i, fields, now)
+                self._decode_into(found, i, fields)
             else:
                 as_written.append(i)
                 stretches.append(stretch)
@@ -128,20 +125,19 @@ class FactReader:
             found.is_known[as_written] = ~np.isnan(found.view_times[as_written]).all(axis=1)
             for k in np.flatnonzero(~is_sound).tolist():
                 pairs = iter(replies[as_written[k]])
-                self._decode_into(found, as_written[k], dict(zip(pairs, pairs, strict=True)), now)
+                self._decode_into(found, as_written[k], dict(zip(pairs, pairs, strict=True)))
             _forget_unstamped(self._layout, found, as_written)
         return found
 
-    def _decode_into(self, found: FactRows, i: int, fields: Mapping[bytes, bytes], now: float) -> None:
-        one = self.decode(fields, now, found.facts[i], found.view_times[i])
+    def _decode_into(self, found: FactRows, i: int, fields: Mapping[bytes, bytes]) -> None:
+        one = self.decode(fields, found.facts[i], found.view_times[i])
         found.is_known[i], found.is_partial[i] = one
 
-    def decode(self, fields: Mapping[bytes, bytes], now: float, facts: Floats, view_times: Floats) -> Decoded:
+    def decode(self, fields: Mapping[bytes, bytes], facts: Floats, view_times: Floats) -> Decoded:
         """Fill a customer's facts and view times.
 
         Args:
             fields: The hash, as HGETALL gives it; empty for an unknown customer.
-            now: Decision time, Unix seconds UTC.
             facts: (layout.width,) all overwritten. view_times: (n_views,) all overwritten; Unix seconds, NaN = never.
         """
         facts.fill(np.nan)
@@ -169,7 +165,7 @@ class FactReader:
                     facts[row] = code
                 elif not is_null(decode_value(value)):
                     is_partial = True
-        return self._decode_stamps(fields, now, facts, view_times, is_partial)
+        return self._decode_stamps(fields, facts, view_times, is_partial)
 
     def _decode_numbers(self, fields: Mapping[bytes, bytes], facts: Floats) -> bool:
         is_whole = True
@@ -183,7 +179,7 @@ class FactReader:
         return is_whole
 
     def _decode_stamps(
-        self, fields: Mapping[bytes, bytes], now: float, facts: Floats, view_times: Floats, is_partial: bool
+        self, fields: Mapping[bytes, bytes], facts: Floats, view_times: Floats, is_partial: bool
     ) -> Decoded:
         is_known = False
         for field, view in self._stamps:
@@ -193,7 +189,7 @@ class FactReader:
                 self._forget(view, facts)  # a value without its stamp is of unknown age
                 continue
             is_known = True
-            if moment is None or moment > now + FUTURE_SECONDS:
+            if moment is None:
                 self._forget(view, facts)
                 is_partial = True
                 continue
@@ -226,7 +222,7 @@ class _Stretch:
         self._header_at, self._double_at = np.flatnonzero(is_header), np.flatnonzero(~is_header)
         self._header = np.frombuffer(b"".join(headers), np.uint8)
 
-    def of(self, fields: Mapping[bytes, bytes], now: float, view_times: Floats) -> bytes | None:
+    def of(self, fields: Mapping[bytes, bytes], view_times: Floats) -> bytes | None:
         """Return the stretch and fill the view times (n_views,), or return None where the hash must be read by value.
 
         The values of a view without a stamp are still in it: who takes the doubles forgets them.
@@ -238,7 +234,7 @@ class _Stretch:
             moment = NEVER if stamp is None else decode_timestamp(stamp)
             if moment == NEVER:
                 continue
-            if moment is None or moment > now + FUTURE_SECONDS or None in values[where]:
+            if moment is None or None in values[where]:
                 return None
             view_times[v] = moment
         for at, codes in self._texts:

@@ -26,7 +26,7 @@ from features.layout import Fact, Layout
 from service.adapters.breaker import LATE_SECONDS, Breaker
 from service.adapters.deadline import Deadline
 from service.adapters.feast_plan import load_config
-from service.adapters.feast_reader import FUTURE_SECONDS, NEVER, FactRows, Floats, is_null
+from service.adapters.feast_reader import NEVER, FactRows, Floats, is_null
 
 THREADS = 4
 """Calls under way at once. Those that are stuck are abandoned by their callers and hold their thread until they end."""
@@ -52,14 +52,14 @@ class FeastSdk:
         self._store: Any = None
         self._opening = self._opener.submit(self._open)
 
-    async def fetch(self, customer_ids: Sequence[str], now: float, deadline_seconds: float) -> FactRows | None:
+    async def fetch(self, customer_ids: Sequence[str], deadline_seconds: float) -> FactRows | None:
         """Return the customers' facts, or None where they did not come in time. Never raises."""
         if self._store is None and not self._is_opened():
             return None
         began = self.breaker.admit()
         if began is None:
             return None
-        call = self._threads.submit(self._read, tuple(customer_ids), now)
+        call = self._threads.submit(self._read, tuple(customer_ids))
         limit = Deadline(deadline_seconds)
         try:
             async with limit:
@@ -113,18 +113,17 @@ class FeastSdk:
         _limit_redis(store)
         return store, service
 
-    def _read(self, customer_ids: tuple[str, ...], now: float) -> FactRows:
+    def _read(self, customer_ids: tuple[str, ...]) -> FactRows:
         store, service = self._store
         rows = [{JOIN_KEY: customer_id} for customer_id in customer_ids]
-        return decode_response(store.get_online_features(service, rows).proto, len(rows), self._layout, now)
+        return decode_response(store.get_online_features(service, rows).proto, len(rows), self._layout)
 
 
-def decode_response(response: Any, n: int, layout: Layout, now: float) -> FactRows:
+def decode_response(response: Any, n: int, layout: Layout) -> FactRows:
     """Turn Feast's answer for n customers into rows of facts.
 
     Args:
         response: A `GetOnlineFeaturesResponse`: a vector of values, and of event timestamps, for each feature name.
-        now: Decision time, Unix seconds UTC.
     """
     found = FactRows.empty(layout, n)
     position = {name: i for i, name in enumerate(response.metadata.feature_names.val)}  # its order is arbitrary
@@ -132,17 +131,15 @@ def decode_response(response: Any, n: int, layout: Layout, now: float) -> FactRo
         stamps = response.results[position[view.facts[0].name]].event_timestamps
         moments = np.array([stamp.seconds + stamp.nanos / 1e9 for stamp in stamps])
         is_written = moments != NEVER
-        is_believed = is_written & (moments <= now + FUTURE_SECONDS)
-        found.is_partial[is_written & ~is_believed] = True
         found.is_known[is_written] = True
-        found.view_times[is_believed, v] = moments[is_believed]
+        found.view_times[is_written, v] = moments[is_written]
         for fact in view.facts:
             values = response.results[position[fact.name]].values
             for i, value in enumerate(values):
                 number = number_of(value, fact)
                 if number is None:
                     found.is_partial[i] = True
-                elif is_believed[i]:
+                elif is_written[i]:
                     found.facts[i, layout.slices[fact.name]] = number
     return found
 

@@ -7,11 +7,9 @@ worker that lost its partition meanwhile is noticed and never overwritten. A tes
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import hiredis
-import numpy as np
 
 from features.facts import Floats
 from features.layout import Kind, Layout
@@ -49,11 +47,12 @@ class RedisFacts:
             some = names[start : start + PIPELINE]
             asked = [("HGETALL", self._reader.key(customer)) for customer in some]
             replies = await self.link.exchange(asked, deadline_seconds=DEADLINE_SECONDS, reason=REASON)
-            for customer, reply in zip(some, replies, strict=True):
+            for reply in replies:
                 if isinstance(reply, hiredis.ReplyError):
                     raise StoreUnavailable(REASON, str(reply))
-                pairs = iter(reply)
-                known[customer] = self._known(dict(zip(pairs, pairs, strict=True)))
+            found = self._reader.rows(replies)
+            for i, customer in enumerate(some):
+                known[customer] = self._known(replies[i], found.facts[i], found.view_times[i])
         return known
 
     async def write(self, changes: Mapping[str, Change]) -> set[str]:
@@ -67,14 +66,13 @@ class RedisFacts:
             refused.update(customer for customer, reply in zip(some, replies, strict=True) if not reply)
         return refused
 
-    def _known(self, fields: Mapping[bytes, bytes]) -> Known:
-        facts, times = np.empty(self._layout.width), np.empty(len(self._layout.views))
-        # As of the end of time: a row stamped ahead of the clock must be read here, or its facts would be lost.
-        self._reader.decode(fields, math.inf, facts, times)
+    def _known(self, reply: Sequence[bytes], facts: Floats, times: Floats) -> Known:
         stamps = {
             view.name: 0 if time != time else round(time * 1e6)
             for view, time in zip(self._layout.views, times.tolist(), strict=True)
         }
+        pairs = iter(reply)
+        fields = dict(zip(pairs, pairs, strict=True))
         marks = [part for field in self._encoder.stamp_fields.values() for part in (field, fields.get(field, b""))]
         return Known(facts, stamps, tuple(marks))
 

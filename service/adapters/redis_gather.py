@@ -31,7 +31,7 @@ class FactSource(Protocol):
 
     breaker: Breaker
 
-    async def fetch(self, customer_ids: Sequence[str], now: float, deadline_seconds: float) -> FactRows | None:
+    async def fetch(self, customer_ids: Sequence[str], deadline_seconds: float) -> FactRows | None:
         """Return the customers' facts, or None where they did not come in time. Never raises."""
 
     async def close(self) -> None:
@@ -58,7 +58,7 @@ class RedisGather:
     ) -> Gathered:
         """Read all that a decision needs: one pipeline, one deadline. Never raises: what is not there is degraded."""
         state_asked = _state_commands(customer_ids, channel, now)
-        rows, state_replies = await self._ask_both(plan, customer_ids, state_asked, now, deadline_seconds)
+        rows, state_replies = await self._ask_both(plan, customer_ids, state_asked, deadline_seconds)
         n = len(customer_ids)
         common: set[str] = set()  # reasons that hold for all
         facts, view_times, is_known, own = self._believed(rows, n, now, common)
@@ -86,13 +86,12 @@ class RedisGather:
         plan: FactPlan,
         customer_ids: Sequence[str],
         state_asked: Sequence[Command],
-        now: float,
         deadline_seconds: float,
     ) -> tuple[FactRows | None, list[Reply] | None]:
         """Return facts and the replies of the state; None for either that did not come."""
         if self._facts is not None:
             return await asyncio.gather(
-                self._facts.fetch(customer_ids, now, deadline_seconds),
+                self._facts.fetch(customer_ids, deadline_seconds),
                 _replies(self._state, state_asked, deadline_seconds),
             )
         reader = self._reader_of(plan)
@@ -105,7 +104,7 @@ class RedisGather:
                 _replies(self._features, facts_asked, deadline_seconds),
                 _replies(self._state, state_asked, deadline_seconds),
             )
-        return None if found is None else reader.rows(found, now), state_replies
+        return None if found is None else reader.rows(found), state_replies
 
     def _believed(
         self, rows: FactRows | None, n: int, now: float, common: set[str]

@@ -18,9 +18,10 @@ import pytest
 
 from features.contract import LAYOUT
 from features.layout import SECONDS_PER_DAY
+from features.matrix import FUTURE_SECONDS
 from service.adapters.breaker import Breaker
 from service.adapters.connection import Link
-from service.adapters.feast_reader import FUTURE_SECONDS, FactReader
+from service.adapters.feast_reader import FactReader
 from service.adapters.feast_sdk import FeastSdk
 from service.adapters.redis_state import RedisState
 from service.ports import FactPlan, Gathered
@@ -47,7 +48,7 @@ async def open_sdk(of: dict[str, str]) -> FeastSdk:
     """Open the reader and wait until Feast is there."""
     sdk = FeastSdk(REPO / "features", of, LAYOUT, Breaker())
     end = time.monotonic() + 60
-    while await sdk.fetch(["nobody"], 0.0, PATIENT_SECONDS) is None:
+    while await sdk.fetch(["nobody"], PATIENT_SECONDS) is None:
         if time.monotonic() > end:
             raise AssertionError("Feast did not open")
         await asyncio.sleep(0.05)
@@ -131,13 +132,13 @@ def test_what_is_older_than_its_view_may_be_is_missing(gather: Gather, store: An
 
 @pytest.mark.parametrize(("ahead", "is_believed"), [(FUTURE_SECONDS - 1, True), (FUTURE_SECONDS + 1, False)])
 def test_what_is_stamped_ahead_is_not_believed(gather: Gather, store: Any, ahead: float, is_believed: bool) -> None:
-    """A view stamped more than five minutes ahead is missing and flagged; the customer is known all the same."""
+    """A view stamped more than five minutes ahead counts as stale; the customer is known, the stamp stays visible."""
     write_all(store, "early", a_row())
     found = gather(["early"], NOW.timestamp() - ahead)
     assert found.batch.is_known.all()
-    assert found.degraded_reasons == (() if is_believed else ("features_partial",))
+    assert found.degraded_reasons == (() if is_believed else ("features_stale",))
     assert np.isnan(found.batch.facts).all() != is_believed
-    assert np.isnan(found.batch.view_times).all() != is_believed
+    np.testing.assert_array_equal(found.batch.view_times, NOW.timestamp())
 
 
 def check_equal(readers: Readers, n: int, store: Any, seed: int) -> dict[str, int]:
@@ -281,7 +282,7 @@ def test_the_registry_may_go_once_it_was_read(feast_world: tuple[Any, FactPlan],
         sdk = await open_sdk({**variables(store), "NBA_FEAST_REGISTRY": f"sqlite:///{copy}"})
         copy.write_bytes(b"")
         for _ in range(3):
-            rows = await sdk.fetch(["kept"], NOW.timestamp(), PATIENT_SECONDS)
+            rows = await sdk.fetch(["kept"], PATIENT_SECONDS)
             assert rows is not None
             np.testing.assert_array_equal(rows.facts[0], a_row())
         await sdk.close()
@@ -301,13 +302,13 @@ def test_a_registry_that_comes_late_is_read_then(feast_world: tuple[Any, FactPla
             REPO / "features", {**variables(store), "NBA_FEAST_REGISTRY": f"sqlite:///{late}"}, LAYOUT, Breaker()
         )
         for _ in range(20):
-            assert await sdk.fetch(["kept"], NOW.timestamp(), PATIENT_SECONDS) is None
+            assert await sdk.fetch(["kept"], PATIENT_SECONDS) is None
             await asyncio.sleep(0.02)
         late.write_bytes(whole)
         rows = None
         end = time.monotonic() + 30
         while rows is None and time.monotonic() < end:
-            rows = await sdk.fetch(["kept"], NOW.timestamp(), PATIENT_SECONDS)
+            rows = await sdk.fetch(["kept"], PATIENT_SECONDS)
             await asyncio.sleep(0.02)
         assert rows is not None
         np.testing.assert_array_equal(rows.facts[0], a_row())

@@ -14,7 +14,7 @@ from feast.protos.feast.types.Value_pb2 import DoubleList, FloatList, Int64List,
 from features.contract import LAYOUT
 from service.adapters.connection import Link
 from service.adapters.feast_push import frame_of
-from service.adapters.feast_reader import FUTURE_SECONDS, FactReader, decode_timestamp, decode_value
+from service.adapters.feast_reader import FactReader, decode_timestamp, decode_value
 from service.ports import FactPlan
 from tests.service.rows import plan_by_hand
 
@@ -53,10 +53,10 @@ def hash_of(url: str, key: bytes) -> dict[bytes, bytes]:
     return dict(zip(pairs, pairs, strict=True))
 
 
-def decoded(fields: dict[bytes, bytes], now: float = NOW.timestamp()) -> tuple[Any, Any, Any]:
+def decoded(fields: dict[bytes, bytes]) -> tuple[Any, Any, Any]:
     """Decode a hash by the plan."""
     facts, times = np.zeros(LAYOUT.width), np.zeros(len(LAYOUT.views))
-    found = FactReader(plan_by_hand(), LAYOUT).decode(fields, now, facts, times)
+    found = FactReader(plan_by_hand(), LAYOUT).decode(fields, facts, times)
     return found, facts, times
 
 
@@ -164,18 +164,6 @@ def test_integers_and_single_precision_are_read_as_numbers(written: dict[bytes, 
     assert facts[LAYOUT.slices["spend_total"]] == -7.0
     assert facts[LAYOUT.slices["baskets_count"]] == 0.5
     np.testing.assert_array_equal(facts[LAYOUT.slices["aisle_baskets_count"]], aisles)
-
-
-def test_a_view_stamped_in_the_future_is_not_believed(written: dict[bytes, bytes]) -> None:
-    """A row stamped more than five minutes ahead is missing and flagged; within five minutes it is believed."""
-    now = NOW.timestamp()
-    found, facts, times = decoded(written, now - FUTURE_SECONDS - 1)
-    assert found == (True, True)
-    assert np.isnan(facts).all()
-    assert np.isnan(times).all()
-    found, facts, _ = decoded(written, now - FUTURE_SECONDS + 1)
-    assert found == (True, False)
-    np.testing.assert_array_equal(facts, a_row())
 
 
 def test_a_view_without_its_timestamp_is_of_unknown_age_and_missing(written: dict[bytes, bytes]) -> None:
