@@ -11,14 +11,16 @@ from service.catalogue.document import Document, Place
 from service.catalogue.problems import suggest
 from service.decision.model import CAMPAIGN_TYPES, ISSUES, Action, Placement, Scoring, Treatment
 
-FACTORS = ("context_weight", "value", "lever", "cost")
+FACTORS = ("context_weight", "value", "lever", "stage", "cost")
+ESTIMATES = ("propensity", "uplift")
+POSITIVES = ("conversion", "accept", "click")
 SHARED_FIELDS = (
     "group", "value", "cost", "lever", "prior", "scoring", "campaign_type", "window_days", "marketing",
-    "may_be_unlogged", "success", "default_outcome", "content",
+    "may_be_unlogged", "success", "default_outcome", "content", "positive", "ramp",
 )  # fmt: skip
 DEFAULT_OUTCOMES = ("reject", "none")
-ACTION_FIELDS = (*SHARED_FIELDS, "member", "starts", "ends", "channels")
-ISSUE_FIELDS = (*SHARED_FIELDS, "threshold", "factors", "context_weights", "treatments")
+ACTION_FIELDS = (*SHARED_FIELDS, "member", "starts", "ends", "channels", "mandatory")
+ISSUE_FIELDS = (*SHARED_FIELDS, "threshold", "factors", "context_weights", "propensity", "stages", "treatments")
 Content = Mapping[str, Mapping[str, str]]
 
 
@@ -37,7 +39,8 @@ class Issue:
 
     Attributes:
         fields: The places of its fields, which an action's own fields override.
-        context_weights: channel -> weight.
+        context_weights: channel -> weight. stage_weights: journey stage -> weight.
+        estimate: What its priorities are made of: propensity | uplift.
     """
 
     fields: Mapping[str, Place]
@@ -46,6 +49,8 @@ class Issue:
     factors: tuple[str, ...]
     context_weights: Mapping[str, float]
     threshold: float
+    estimate: str
+    stage_weights: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class ActionReader:
     placements: tuple[Placement, ...]
     locales: tuple[str, ...]
     groups: tuple[str, ...]
+    stages: tuple[str, ...]
 
     def issues(self, place: Place | None) -> dict[str, Issue]:
         """Read the section `issues`."""
@@ -82,7 +88,18 @@ class ActionReader:
             FACTORS if factors is None else document.texts(factors, FACTORS),
             {c: document.number(p, 1.0, 0) for c, p in self._by_channel(fields.get("context_weights"))},
             document.number(fields.get("threshold"), 0.0, 0, 1),
+            document.text(fields.get("propensity"), "propensity", ESTIMATES),
+            self._stage_weights(fields.get("stages")),
         )
+
+    def _stage_weights(self, place: Place | None) -> dict[str, float]:
+        weights = {}
+        for stage, inner in self.document.entries(place):
+            if stage not in self.stages:
+                remedy = suggest(stage, self.stages, "one of " + ", ".join(self.stages))
+                self.document.note(inner, f"unknown journey stage {stage!r}", remedy)
+            weights[stage] = self.document.number(inner, 1.0, 0)
+        return weights
 
     def _by_channel(self, place: Place | None) -> list[tuple[str, Place]]:
         found = list(self.document.entries(place))
@@ -160,6 +177,9 @@ class ActionReader:
             success_rule=self._success(fields.get("success"), member),
             starts_at=starts_at,
             ends_at=ends_at,
+            positive=document.text(fields.get("positive"), "conversion", POSITIVES),
+            is_mandatory=document.flag(fields.get("mandatory"), default=False),
+            is_ramped=document.flag(fields.get("ramp"), default=True),
             default_outcome=document.text(fields.get("default_outcome"), "reject", DEFAULT_OUTCOMES),
         )
 

@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from service.decision.model import Action, Catalogue, Rule
+from service.decision.model import Action, Catalogue, Exploration, Rule
 
 
 def to_jsonable(catalogue: Catalogue) -> dict[str, Any]:
@@ -26,17 +26,22 @@ def to_jsonable(catalogue: Catalogue) -> dict[str, Any]:
         "experiment": {
             "id": catalogue.experiment.id,
             "salt": catalogue.experiment.salt,
-            "arms": [{"name": name, "share": share} for name, share in catalogue.experiment.arms],
+            "arms": _shares(catalogue.experiment.arms),
+            "exploration": _shares(catalogue.experiment.exploration),
+            "holdouts": _shares(catalogue.experiment.holdouts),
         },
-        "exploration": asdict(catalogue.exploration),
+        "exploration": _exploration(catalogue.exploration),
         "issues": {
             issue: {
                 "factors": list(factors),
                 "threshold": catalogue.thresholds.get(issue, 0.0),
                 "context_weights": _weights(catalogue, issue),
+                "propensity": catalogue.estimates.get(issue, "propensity"),
+                "stages": {s: weight for (name, s), weight in sorted(catalogue.stage_weights.items()) if name == issue},
             }
             for issue, factors in sorted(catalogue.arbitration.items())
         },
+        "quotas": [asdict(quota) for quota in catalogue.quotas],
         "actions": [_action(action) for action in catalogue.actions],
         "treatments": [
             {"id": t.id, "action_id": t.action_id, "channel": t.channel, "placements": list(t.placements),
@@ -62,6 +67,16 @@ def _action(action: Action) -> dict[str, Any]:
         "starts_at": _finite(action.starts_at),
         "ends_at": _finite(action.ends_at),
     }
+
+
+def _exploration(exploration: Exploration) -> dict[str, Any]:
+    ramp = exploration.ramp
+    told = None if ramp is None else {**asdict(ramp), "channels": list(ramp.channels)}
+    return {**asdict(exploration), "ramp": told}
+
+
+def _shares(shares: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
+    return [{"name": name, "share": share} for name, share in shares]
 
 
 def _weights(catalogue: Catalogue, issue: str) -> dict[str, float]:

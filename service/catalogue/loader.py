@@ -1,7 +1,7 @@
 """A catalogue file -> `decision.model.Catalogue`: reads, checks and reports all problems at once, or returns it whole.
 
 Defaults stand at the issue, so that an action says only what is its own. Everything with an id is put into the order of
-ids (rules: stage, then id): the order of the file means nothing, save for placements, locales and arms.
+ids (rules: stage, then id): the order of the file means nothing, save for placements and locales.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from service.catalogue.actions import ActionReader
 from service.catalogue.canonical import to_jsonable, version_of
 from service.catalogue.document import Document, Place, read
 from service.catalogue.policies import PolicyReader
-from service.catalogue.problems import CatalogueError, Problem, suggest
-from service.decision.experiment import ARMS
+from service.catalogue.problems import CatalogueError, Problem
+from service.catalogue.selection import read_experiment, read_exploration, read_quotas
 from service.decision.expression import CHANNEL, KNOWN
-from service.decision.model import Action, Catalogue, ContextField, Experiment, Exploration, Placement
+from service.decision.model import Action, Catalogue, ContextField, Placement
 
 __all__ = ["CatalogueError", "Problem", "load_catalogue", "to_jsonable"]
 
-STRATEGIES = ("none", "epsilon_greedy", "softmax")
 REQUIRED = ("currency", "locales", "channels", "issues", "actions", "experiment", "exploration")
-OPTIONAL = ("expires_minutes", "least_priority", "fallback", "context", "groups", "rules", "caps")
+OPTIONAL = ("expires_minutes", "least_priority", "fallback", "context", "groups", "quotas", "rules", "caps")
 
 
 def load_catalogue(path: Path | str, columns: Columns | None = None) -> Catalogue:
@@ -55,7 +54,7 @@ def _catalogue(document: Document, root: Place, columns: Columns) -> Catalogue:
     channels, placements = _channels(document, top.get("channels"))
     context = _context(document, top.get("context"), columns)
     groups = document.texts(top.get("groups")) if "groups" in top else ()
-    offers = ActionReader(document, columns.layout, channels, placements, locales, groups)
+    offers = ActionReader(document, columns.layout, channels, placements, locales, groups, columns.vocabulary("stage"))
     issues = offers.issues(top.get("issues"))
     actions, treatments = offers.actions(top.get("actions"), issues)
     symbols = {
@@ -74,8 +73,8 @@ def _catalogue(document: Document, root: Place, columns: Columns) -> Catalogue:
         placements=placements,
         rules=policies.rules(top.get("rules")),
         caps=policies.caps(top.get("caps")),
-        experiment=_experiment(document, top.get("experiment")),
-        exploration=_exploration(document, top.get("exploration")),
+        experiment=read_experiment(document, top.get("experiment")),
+        exploration=read_exploration(document, top.get("exploration"), channels),
         context=context,
         arbitration={name: issue.factors for name, issue in issues.items()},
         context_weights={
@@ -89,6 +88,11 @@ def _catalogue(document: Document, root: Place, columns: Columns) -> Catalogue:
         channels=channels,
         least_priority=document.number(top.get("least_priority"), -math.inf),
         fallback=_fallback(document, top.get("fallback"), actions),
+        estimates={name: issue.estimate for name, issue in issues.items()},
+        stage_weights={
+            (name, stage): weight for name, issue in issues.items() for stage, weight in issue.stage_weights.items()
+        },
+        quotas=read_quotas(document, top.get("quotas"), placements, actions),
     )
 
 
@@ -120,32 +124,3 @@ def _fallback(document: Document, place: Place | None, actions: Sequence[Action]
     if place is not None and any(action.id == fallback and action.is_marketing for action in actions):
         document.note(place, f"{fallback!r} is marketing and needs consent", "name an action with marketing: false")
     return fallback
-
-
-def _experiment(document: Document, place: Place | None) -> Experiment:
-    if place is None:
-        return Experiment("", "", (("nba", 1.0),))
-    fields = document.fields(place, ("id", "salt", "arms"))
-    arms = []
-    for name, inner in document.entries(fields.get("arms")):
-        if name not in ARMS:
-            document.note(inner, f"unknown arm {name!r}", suggest(name, ARMS, "one of " + ", ".join(ARMS)))
-        arms.append((name, document.number(inner, 0.0, 0, 1)))
-    total = sum(share for _, share in arms)
-    if "arms" in fields and abs(total - 1.0) > 1e-9:
-        document.note(fields["arms"], f"the shares sum to {total:g}", "make them sum to 1")
-    salt = document.text(fields.get("salt"))
-    if len(salt.encode()) > 64:
-        document.note(fields["salt"], "the salt is longer than 64 bytes", "shorten it")
-    return Experiment(document.text(fields.get("id")), salt, tuple(arms))
-
-
-def _exploration(document: Document, place: Place | None) -> Exploration:
-    if place is None:
-        return Exploration("none", 0.0)
-    fields = document.fields(place, ("strategy",), ("parameter",))
-    strategy = document.text(fields.get("strategy"), "none", STRATEGIES)
-    if strategy != "none" and "parameter" not in fields:
-        document.note(place, f"{strategy} needs a parameter", "add parameter: an epsilon or a temperature")
-    least, most = (1e-9, math.inf) if strategy == "softmax" else (0.0, 1.0)
-    return Exploration(strategy, document.number(fields.get("parameter"), least, least, most))

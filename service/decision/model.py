@@ -469,7 +469,8 @@ class Decisions:
         room: (n, n_counters) what the caps leave for this answer, in the order of `CompiledCatalogue.caps.counters`.
         distributions: (n_slots, n, m) P(candidate in the slot), given the arm and what was placed before; the rows of
             a slot that stayed empty are zero. Of the hold-out: of what would have been shown.
-        uplifts: (n, m) what the priority was made of instead of the propensity, NaN where it was not; empty if no issue is.
+        uplifts: (n, m) what the priority was made of instead of the propensity, NaN where it was not; empty
+            where no issue is arbitrated on uplift.
         evidence: What came in since the model was made, as `decide` got it.
         strengths, shifts: (n, m) what stands behind the propensities, see `evidence.Standing`.
     """
