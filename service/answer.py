@@ -46,7 +46,9 @@ def answer_of(decided: Decided, locale: str | None, explain: str) -> dict[str, A
         "expires_at": iso(decisions.now + catalogue.expires_seconds),
     }
     if explain == "full":
-        answer["trace"] = trace(decisions, serving.catalogue, decided.customer)
+        answer["trace"] = trace(
+            decisions, serving.catalogue, decided.customer, decided.batch.view_times[:, decided.customer]
+        )
     return answer
 
 

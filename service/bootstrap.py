@@ -20,6 +20,7 @@ from service.adapters.clock import WallClock, open_clock
 from service.adapters.connection import Link
 from service.adapters.decision_log import CatalogueShelf, StoredDecisions
 from service.adapters.embedded import EmbeddedServer
+from service.adapters.past_versions import PastVersions
 from service.adapters.redis_gather import FactSource
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
@@ -115,18 +116,6 @@ class Reloader:
         except OSError as error:  # explaining old decisions may suffer, deciding must not
             log.warning("catalogue %s could not be kept: %s", version, error)
 
-    def catalogue_of(self, version: str) -> CompiledCatalogue | None:
-        """Return the catalogue of a version, the one that serves or an earlier one. Blocking."""
-        serving = self.serving
-        if serving is not None and serving.catalogue.catalogue.version == version:
-            return serving.catalogue
-        try:
-            found = self.shelf.find(version) if self.shelf is not None else None
-            return None if found is None else compile_catalogue(found, Columns())
-        except (CatalogueError, OSError) as error:
-            log.warning("catalogue %s cannot be read any more: %s", version, error)
-            return None
-
     def _look_for_bundle(self) -> bool:
         digest = self.bundles.current()
         if digest is None or (self._bundle and digest == self._bundle.digest):
@@ -164,6 +153,7 @@ class Runtime:
     reloader: Reloader
     breakers: Mapping[str, Breaker] = field(default_factory=dict)
     decisions: DecisionLog | None = None
+    past: PastVersions | None = None
 
 
 def join_server(settings: Settings, stack: AsyncExitStack) -> tuple[EmbeddedServer | None, str]:
@@ -237,9 +227,8 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             stop = asyncio.Event()
             keeping = asyncio.create_task(keep_running(server, features_url, stop, move))
             stack.push_async_callback(_stop, keeping, stop)
-        reloader = Reloader(
-            settings.catalogue, BundleDir(settings.var / "models"), CatalogueShelf(settings.var / "catalogues")
-        )
+        shelf = CatalogueShelf(settings.var / "catalogues")
+        reloader = Reloader(settings.catalogue, BundleDir(settings.var / "models"), shelf)
         await asyncio.to_thread(reloader.look)
         online = Online(
             state,
@@ -254,7 +243,9 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             stack.push_async_callback(_cancel, following)
         breakers = {**state.breakers, "journal": journal_breaker}
         decisions = StoredDecisions(state, settings.lake)
-        yield Runtime(settings, clock, state, journal, online, Feedback(journal, clock), reloader, breakers, decisions)
+        past = PastVersions(shelf, reloader.bundles, lambda: reloader.serving)
+        feedback = Feedback(journal, clock)
+        yield Runtime(settings, clock, state, journal, online, feedback, reloader, breakers, decisions, past)
 
 
 def sdk_reader(settings: Settings, features_url: str) -> FactSource:

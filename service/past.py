@@ -1,11 +1,13 @@
 """A decision that was made, for people: what was shown and why everything else was not, rebuilt from the decision log.
 
-Nothing is decided again: stages, reasons, propensities and priorities are those that were logged; the catalogue of that
-version gives them their words, and the logged facts the values that its rules read.
+Stages, numbers and places are those that were logged; the catalogue of that version gives them their words. Where
+catalogue and bundle of then are still there the decision is also made anew, and the answer says whether it came out
+the same to the bit.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,34 +16,73 @@ from numpy.typing import NDArray
 from features.version import features_version
 from service.answer import finite, iso
 from service.decision.compiled import CompiledCatalogue
-from service.decision.expression import CHANNEL
-from service.decision.model import Choice, Decisions, Request, Stage
+from service.decision.model import Choice, Decisions, Scorer, Stage
 from service.decision.record import DecisionRow
+from service.decision.replay import decide_again, differences, is_of
 from service.decision.trace import trace
 
-NO_CONTEXT = "What the caller sent as context is not logged: rules that read it show null for it."
-NO_CATALOGUE = (
-    "The catalogue or the feature contract of then is not here any more: candidates are as logged, without words."
-)
+NO_CATALOGUE = "the catalogue of then is not kept here any more: candidates are as logged, without words"
+NO_CONTRACT = "the feature contract has changed since: candidates are as logged, without words"
+NO_BUNDLE = "the bundle that scored it is not on disk any more: what was logged is told, and nothing was scored again"
 
 
-def past_view(row: DecisionRow, catalogue: CompiledCatalogue | None) -> dict[str, Any]:
-    """Return a logged decision with its trace.
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A logged decision and what is left of what made it.
 
-    Args:
-        catalogue: The one of the row's version, or None where it is not kept.
+    Attributes:
+        catalogue: Of the row's version. scorer: Of its bundle, for this catalogue. None where it is gone.
+        decisions: As logged, in the form that a trace is written from; None without the catalogue.
+        is_recomputed: Made anew, it was the same to the bit. why: What kept it from that; "" where it was.
     """
-    if catalogue is not None and row.features_version == features_version() and _is_of(row, catalogue):
-        candidates, note = trace(_as_decided(row, catalogue), catalogue, 0), NO_CONTEXT
+
+    row: DecisionRow
+    catalogue: CompiledCatalogue | None
+    scorer: Scorer | None
+    decisions: Decisions | None
+    is_recomputed: bool
+    why: str
+
+
+def look_back(row: DecisionRow, catalogue: CompiledCatalogue | None, scorer: Scorer | None) -> Past:
+    """Make a logged decision anew as far as what made it is still there."""
+    if catalogue is None or not is_of(row, catalogue):
+        return Past(row, None, None, None, False, NO_CATALOGUE)
+    if row.features_version != features_version():
+        return Past(row, None, None, None, False, NO_CONTRACT)
+    again = decide_again(row, catalogue, scorer)
+    decisions = _as_logged(row, again)
+    if scorer is None and row.bundle_digest:
+        return Past(row, catalogue, None, decisions, False, NO_BUNDLE)
+    other = differences(row, again, catalogue)
+    why = f"made anew it differs in {', '.join(other)}" if other else ""
+    return Past(row, catalogue, scorer, decisions, not other, why)
+
+
+def past_view(past: Past) -> dict[str, Any]:
+    """Return a logged decision with its trace."""
+    row = past.row
+    if past.decisions is not None and past.catalogue is not None:
+        candidates = trace(past.decisions, past.catalogue, 0, _floats(row.view_times))
     else:
-        candidates, note = _as_logged(row), NO_CATALOGUE
+        candidates = _bare(row)
     return {
         "decision_id": row.decision_id,
         "decision_time": iso(row.decision_time),
         "customer_id": row.customer_id,
         "channel": row.channel,
+        "asked": {
+            "placements": [{"name": name, "count": count} for name, count in row.placements],
+            "context": dict(row.context),
+            "issues": list(row.issues),
+            "limit": row.limit,
+            "locale": row.locale or None,
+        },
         "arm": row.arm,
         "arm_probability": row.arm_probability,
+        "layers": [{"layer": layer, "arm": arm, "probability": share} for layer, arm, share in row.layers],
+        "consents": dict(row.consents),
+        "paused": [{"scope": scope, "id": scope_id} for scope, scope_id in row.paused],
         "degraded_reasons": list(row.degraded_reasons),
         "reselected": row.reselected,
         "versions": {
@@ -49,46 +90,29 @@ def past_view(row: DecisionRow, catalogue: CompiledCatalogue | None) -> dict[str
             "model": row.model_version,
             "features": row.features_version,
         },
-        "note": note,
+        "recomputed": past.is_recomputed,
+        "recomputed_why": past.why or "made anew from the log, it is the same to the bit",
         "trace": candidates,
     }
 
 
-def _as_decided(row: DecisionRow, catalogue: CompiledCatalogue) -> Decisions:
-    """Return the logged arrays in the form that a trace is written from."""
-    plan = catalogue.plans[row.channel]
-    facts = _floats(row.facts)[:, None]
-    extras = np.full((len(catalogue.extras), 1), np.nan)
-    for i, name in enumerate(catalogue.extras):
-        if name == CHANNEL:
-            extras[i] = catalogue.catalogue.channels.index(row.channel)
-    return Decisions(
-        row.decision_time,
-        Request(row.channel),
-        plan.candidates,
-        plan.actions,
-        np.frombuffer(row.stages, np.int8)[None],
-        np.frombuffer(row.reasons, "<i4").astype(np.int32)[None],
-        _floats(row.propensities)[None],
-        _floats(row.priorities)[None],
-        (tuple(Choice(*placed) for placed in row.chosen),),
-        (tuple(Choice(*placed) for placed in row.withheld),),
-        (row.arm,),
-        np.array([row.arm_probability]),
-        catalogue.columns.as_of(facts, row.decision_time),
-        extras,
+def _as_logged(row: DecisionRow, again: Decisions) -> Decisions:
+    """Return what was logged, with the columns as of then beside it."""
+    return replace(
+        again,
+        stages=np.frombuffer(row.stages, np.int8)[None],
+        reasons=np.frombuffer(row.reasons, "<i4").astype(np.int32)[None],
+        propensities=_floats(row.propensities)[None],
+        priorities=_floats(row.priorities)[None],
+        uplifts=_floats(row.uplifts)[None],
+        chosen=(tuple(Choice(*placed) for placed in row.chosen),),
+        withheld=(tuple(Choice(*placed) for placed in row.withheld),),
+        arms=(row.arm,),
+        arm_probabilities=np.array([row.arm_probability]),
     )
 
 
-def _is_of(row: DecisionRow, catalogue: CompiledCatalogue) -> bool:
-    """Say whether the logged candidates stand in this catalogue's order."""
-    plan = catalogue.plans.get(row.channel)
-    return (
-        plan is not None and tuple(catalogue.catalogue.treatments[t].id for t in plan.candidates) == row.treatment_ids
-    )
-
-
-def _as_logged(row: DecisionRow) -> list[dict[str, Any]]:
+def _bare(row: DecisionRow) -> list[dict[str, Any]]:
     stages, reasons = np.frombuffer(row.stages, np.int8), np.frombuffer(row.reasons, "<i4")
     propensities, priorities = _floats(row.propensities), _floats(row.priorities)
     places = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.catalogue.loader import load_catalogue
-from service.past import NO_CATALOGUE, NO_CONTEXT, past_view
+from service.past import NO_CATALOGUE, look_back, past_view
 from tests.served import Served
 from tests.service.rows import decision_row
 
@@ -18,14 +18,15 @@ HOUSEHOLD = "31"
 @pytest.fixture(scope="module")
 def answered(served: Served) -> Any:
     """A decision of which all was told when it was made."""
-    return served.decide(HOUSEHOLD, explain="full")
+    return served.decide(HOUSEHOLD, explain="full", context={"device": "web"})
 
 
 def check_same(past: Any, answered: Any) -> None:
     """Check that the trace from the log is the trace of the moment."""
     assert past["versions"] == answered["versions"]
     assert (past["arm"], past["customer_id"]) == (answered["arm"], HOUSEHOLD)
-    assert past["note"] == NO_CONTEXT
+    assert past["recomputed"] is True, past["recomputed_why"]
+    assert past["asked"]["context"] == {"device": 2.0}
     assert len(past["trace"]) == len(answered["trace"]) > 30
     for then, now in zip(answered["trace"], past["trace"], strict=True):
         assert now == then
@@ -58,8 +59,8 @@ def test_the_catalogue_of_then_is_kept(served: Served, answered: Any) -> None:
 
 def test_without_the_catalogue_of_then_the_numbers_remain() -> None:
     """Where catalogue or feature contract are gone, candidates come as logged, each with stage, place and numbers."""
-    past = past_view(decision_row("c-1", 1_514_786_400.0), None)
-    assert past["note"] == NO_CATALOGUE
+    past = past_view(look_back(decision_row("c-1", 1_514_786_400.0), None, None))
+    assert (past["recomputed"], past["recomputed_why"]) == (False, NO_CATALOGUE)
     deli, cheese = past["trace"]
     assert (deli["stage"], deli["factors"]) == ("not_selected", {"propensity": 0.01, "priority": None})
     assert (cheese["stage"], cheese["rank"], cheese["selection_probability"]) == ("ranked", 1, 0.9)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from features.version import features_version
 from service.adapters.bundle_dir import BundleDir
 from service.adapters.journal_entries import encode_decision
 from service.adapters.parquet_lake import ParquetLake
@@ -21,6 +22,7 @@ from service.decision.log_row import write_row
 from service.decision.model import CustomerBatch, Experiment, Exploration, Request, Scorer, Stage
 from service.decision.record import DecisionRow, decision_id_from, random_key
 from service.decision.replay import AnotherCatalogue, decide_again, differences
+from service.past import NO_BUNDLE, NO_CONTRACT, look_back
 from tests.service.decision.worlds import CATALOGUE, COLUMNS, NOW, one_of, random_batch, random_contacts
 from tests.small_world import SmallWorld
 
@@ -157,5 +159,10 @@ def test_another_decision_is_not_taken_for_the_same(worlds: list[tuple[CompiledC
     propensities = np.frombuffer(row.propensities, "<f8") * (1 + 2**-52)
     nudged = replace(row, propensities=propensities.tobytes())
     assert differences(nudged, decide_again(nudged, catalogue, scorer), catalogue) == ("propensities",)
+    ours = replace(row, features_version=features_version(), bundle_digest="b")
+    assert (look_back(ours, catalogue, scorer).is_recomputed, look_back(ours, catalogue, scorer).why) == (True, "")
+    assert look_back(ours, catalogue, None).why == NO_BUNDLE
+    assert look_back(row, catalogue, scorer).why == NO_CONTRACT
+    assert look_back(replace(ours, paused=(("all", ""),)), catalogue, scorer).why.startswith("made anew it differs in")
     with pytest.raises(AnotherCatalogue):
         decide_again(replace(row, treatment_ids=row.treatment_ids[1:]), catalogue, scorer)

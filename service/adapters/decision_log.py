@@ -34,9 +34,9 @@ class StoredDecisions:
         if found is None:
             return None
         entry_id, _, row = found
-        return row or await asyncio.to_thread(self._in_lake, partition, entry_id)
+        return row or await asyncio.to_thread(self._in_lake, partition, entry_id, decision_id)
 
-    def _in_lake(self, partition: int, entry_id: str) -> DecisionRow | None:
+    def _in_lake(self, partition: int, entry_id: str, decision_id: str) -> DecisionRow | None:
         import pyarrow.parquet as pq  # time and megabytes that no decision needs
 
         from service.adapters.parquet_lake import ParquetLake
@@ -44,7 +44,7 @@ class StoredDecisions:
         path = ParquetLake(self._lake).file_with("decisions", partition, entry_id)
         if path is None:
             return None
-        rows = pq.read_table(path, filters=[("journal_id", "==", entry_id)]).to_pylist()
+        rows = pq.read_table(path, filters=[("decision_id", "==", decision_id)]).to_pylist()
         return from_columns(rows[0]) if rows else None
 
 

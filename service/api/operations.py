@@ -13,10 +13,12 @@ from service.api.body import SINGLE_LIMIT, read_body
 from service.api.document import BODY_PROBLEMS, body_schema, problems
 from service.api.problems import ProblemError, invalid_field
 from service.api.replies import metrics_of, parse, respond, runtime_of, serving_of
+from service.bootstrap import Runtime
 from service.catalogue.loader import to_jsonable
 from service.customer import customer_view
 from service.decision.model import Catalogue
-from service.past import past_view
+from service.decision.record import DecisionRow
+from service.past import Past, look_back, past_view
 from service.ports import StoreUnavailable
 
 health, views, switches = APIRouter(), APIRouter(route_class=ReadRoute), APIRouter(route_class=AdminRoute)
@@ -83,8 +85,15 @@ async def decision(request: Request, decision_id: PathId) -> Response:
         raise ProblemError(503, "store", "The store does not answer.", retry_after=1) from None
     if row is None:
         raise ProblemError(404, "unknown-decision", "No decision of this id is in the log.")
-    past = await asyncio.to_thread(runtime.reloader.catalogue_of, row.catalogue_version)
-    return respond(past_view(row, past))
+    return respond(past_view(await asyncio.to_thread(_look_back, runtime, row)))
+
+
+def _look_back(runtime: Runtime, row: DecisionRow) -> Past:
+    """Find what made a decision and make it anew. Blocking."""
+    versions = runtime.past
+    catalogue = versions.catalogue_of(row.catalogue_version) if versions is not None else None
+    scorer = versions.scorer_of(row.bundle_digest, catalogue) if versions is not None and catalogue else None
+    return look_back(row, catalogue, scorer)
 
 
 @views.get("/v1/catalogue", responses=problems(503), summary="The catalogue that serves now")

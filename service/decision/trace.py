@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from features.layout import SECONDS_PER_DAY
+from features.words import views_of
 from service.decision.arbitration import factors_on
 from service.decision.compiled import CompiledCatalogue
-from service.decision.expression import CHANNEL, KNOWN, columns_read
-from service.decision.model import Cap, Decisions, Rule, Stage
+from service.decision.expression import CHANNEL, KNOWN, PERSONA, columns_read
+from service.decision.model import Cap, Decisions, Floats, Rule, Stage
 
 ENGAGEMENT = (Stage.ELIGIBILITY, Stage.APPLICABILITY, Stage.SUITABILITY)
 WORDS = {
@@ -27,15 +29,22 @@ WORDS = {
 """What to say of a stage that names no rule or cap."""
 
 Value = float | str | bool | None
+Ages = dict[str, dict[str, float | bool | None]]
+"""View -> how old what it holds was (None: never written), and whether that was too old to count."""
 
 
-def trace(decisions: Decisions, catalogue: CompiledCatalogue, i: int) -> list[dict[str, Any]]:
+def trace(
+    decisions: Decisions, catalogue: CompiledCatalogue, i: int, view_times: Floats | None = None
+) -> list[dict[str, Any]]:
     """Account for every candidate of customer `i`, each once: the chosen in order, then the others by priority.
+
+    Args:
+        view_times: (n_views,) when the customer's views were written, Unix seconds; None to say nothing of ages.
 
     Returns:
         One JSON-able dict a candidate: `action_id`, `treatment_id`, `issue`, `group`, `stage`, `reason`; `rule` or
-        `cap` and `facts` where one excluded it; `factors` where it was arbitrated; `rank`, `placement` and
-        `selection_probability` where it is shown or held out.
+        `cap` where one excluded it, of a rule the `facts` it read and the age of their `views`; `factors` where it was
+        arbitrated; `rank`, `placement` and `selection_probability` where it is shown or held out.
     """
     places: dict[int, dict[str, Any]] = {}
     for choices in (decisions.withheld[i], decisions.chosen[i]):
@@ -45,8 +54,9 @@ def trace(decisions: Decisions, catalogue: CompiledCatalogue, i: int) -> list[di
                 "placement": choice.placement,
                 "selection_probability": choice.selection_probability,
             }
+    ages = {} if view_times is None else _ages(decisions, catalogue, view_times)
     entries = [
-        {**_entry(decisions, catalogue, i, candidate), **places.get(candidate, {})}
+        {**_entry(decisions, catalogue, i, candidate, ages), **places.get(candidate, {})}
         for candidate in range(len(decisions.candidates))
     ]
     return sorted(entries, key=_order)
@@ -58,7 +68,15 @@ def _order(entry: dict[str, Any]) -> tuple[bool, int, float, str]:
     return not is_shown, entry.get("rank", 0) if is_shown else 0, -priority, entry["treatment_id"]
 
 
-def _entry(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int) -> dict[str, Any]:
+def _ages(decisions: Decisions, catalogue: CompiledCatalogue, view_times: Floats) -> Ages:
+    ages: Ages = {}
+    for view, written in zip(catalogue.columns.layout.views, view_times.tolist(), strict=True):
+        days = (decisions.now - written) / SECONDS_PER_DAY  # NaN where it was never written, and no NaN is greater
+        ages[view.name] = {"age_days": None if math.isnan(days) else days, "is_stale": days > view.max_age_days}
+    return ages
+
+
+def _entry(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int, ages: Ages) -> dict[str, Any]:
     treatment = catalogue.catalogue.treatments[decisions.candidates[candidate]]
     action = catalogue.catalogue.actions[decisions.actions[candidate]]
     stage = Stage(int(decisions.stages[i, candidate]))
@@ -72,6 +90,8 @@ def _entry(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate
     cause = _cause(decisions, catalogue, i, candidate)
     if isinstance(cause, Rule):
         entry |= {"rule": cause.id, "reason": cause.reason, "facts": facts_read(decisions, catalogue, i, cause)}
+        read = dict.fromkeys(view for name in entry["facts"] for view in views_of(name))
+        entry["views"] = {view: ages[view] for view in read if view in ages}
     elif isinstance(cause, Cap):
         entry |= {"cap": cause.id, "reason": cause.reason}
     else:
@@ -95,8 +115,8 @@ def facts_read(decisions: Decisions, catalogue: CompiledCatalogue, i: int, rule:
 
 
 def _value(decisions: Decisions, catalogue: CompiledCatalogue, i: int, name: str) -> Value:
-    if name in catalogue.extras:
-        row = catalogue.extras.index(name)
+    if name in catalogue.extras.names:
+        row = catalogue.extras.names.index(name)
         value = float(decisions.extras[row, i]) if row < len(decisions.extras) else math.nan
     else:
         value = float(decisions.as_of[catalogue.columns.index[name], i])
@@ -111,6 +131,8 @@ def _value(decisions: Decisions, catalogue: CompiledCatalogue, i: int, name: str
 def _vocabulary(catalogue: CompiledCatalogue, name: str) -> tuple[str, ...]:
     if name == CHANNEL:
         return catalogue.catalogue.channels
+    if name == PERSONA:
+        return tuple(persona.name for persona in catalogue.catalogue.personas)
     declared = {field.name: field.vocabulary for field in catalogue.catalogue.context}
     return declared[name] if name in declared else catalogue.columns.vocabulary(name)
 

@@ -27,10 +27,10 @@ def test_what_the_journal_has_lost_the_lake_gives_back(tmp_path: Path) -> None:
     ParquetLake(tmp_path).write(partition, entries)
     stored = StoredDecisions(cast(Any, None), tmp_path)
     for (entry_id, _, _), row in zip(entries, rows, strict=True):
-        found = stored._in_lake(partition, entry_id)
+        found = stored._in_lake(partition, entry_id, row.decision_id)
         assert found == row
         assert np.isnan(np.frombuffer(found.priorities)[0])
-    assert stored._in_lake(partition, "1700000000099-0") is None
+    assert stored._in_lake(partition, "1700000000099-0", rows[0].decision_id) is None
 
 
 def test_a_catalogue_is_found_by_its_version_only(tmp_path: Path) -> None:
