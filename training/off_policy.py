@@ -301,3 +301,26 @@ def _verdict(gain: Interval | None) -> str:
     if gain.low > 0:
         return "better"
     return "worse" if gain.high < 0 else "no significant difference"
+
+
+def compare(rounds: Rounds, rival: Rounds, estimator: str = "snips", **drawn: Any) -> Interval:
+    """Return the value of one new policy minus that of another on the same log, paired by resampled customers.
+
+    Args:
+        rounds, rival: The same rows of the log, in the same order, with the target of each policy.
+        estimator: ips | snips | dr.
+        drawn: As of `training.bootstrap.interval`.
+
+    Raises:
+        CannotAnswer: where the log cannot answer for one of them, or the rows are not the same.
+    """
+    if not (np.array_equal(rounds.rewards, rival.rewards) and np.array_equal(rounds.logging, rival.logging)):
+        raise CannotAnswer("two policies are compared on the same rows of one log; these differ")
+    parts = []
+    for side in (rounds, rival):
+        check(side)
+        before, weights = cascade_weights(side.decisions, side.slots, side.target / side.logging)
+        parts.append(_components(estimator, side, before, weights, int(side.slots.max()) + 1, SEED))
+    width = parts[0].shape[1]
+    sums = sums_by(rounds.customers, np.concatenate(parts, axis=1))
+    return interval(sums, lambda s: _value(s[..., :width]) - _value(s[..., width:]), **drawn)

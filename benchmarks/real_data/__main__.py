@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.real_data import open_bandit
+from benchmarks.real_data import bank, hillstrom, open_bandit
 from benchmarks.real_data.tables import DataMissing, folder_of_data
 
-CHECKS = {"open_bandit": open_bandit.report}
+CHECKS = {"open_bandit": open_bandit.report, "hillstrom": hillstrom.report, "bank": bank.report}
 
 
 def main() -> None:

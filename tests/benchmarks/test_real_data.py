@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.real_data import open_bandit
+from benchmarks.real_data import bank, hillstrom, open_bandit
 from benchmarks.real_data.tables import VARIABLE
 from service.settings import CHECKOUT
+from training.drift import SHIFTED
 
 needs_data = pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no folder of public data")
 
@@ -42,3 +43,36 @@ def test_without_data_it_says_what_to_do_in_one_sentence():
     done = subprocess.run(command, env=env, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == f"real_data: the folder of public data is not named; give --data DIR or set {VARIABLE}\n"
+
+
+@pytest.mark.data
+@needs_data
+def test_hillstrom_ranks_better_than_chance_and_claims_no_gain_over_mens_to_everyone():
+    """On one split the learner beats random order; the learned policy is not called better than Mens to everyone."""
+    found = hillstrom.ranking(data(), seeds=1)
+    assert found.auuc[0] > found.random[0]
+    _, _, difference = hillstrom.policy(data(), resamples=100)
+    assert difference.low < 0.0
+
+
+@pytest.mark.prove
+@pytest.mark.data
+@needs_data
+def test_hillstrom_reaches_the_published_ranking_over_fifty_splits():
+    """Mean AUUC over 50 splits is at least .0292, and the paired gain over random order is significant."""
+    found = hillstrom.ranking(data())
+    assert found.auuc.mean() >= 0.0292
+    assert hillstrom.over_splits(found.auuc - found.random).low > 0.0
+
+
+@pytest.mark.data
+@needs_data
+def test_bank_marketing_raises_the_alarm_and_training_again_mends_it():
+    """The score and the rates have shifted; two halves of the training calls have not; retraining ranks far better."""
+    found = bank.check(data())
+    assert found.psi["euribor3m"] > SHIFTED
+    assert found.psi["score"] > SHIFTED
+    assert max(found.quiet.values()) < 0.02
+    assert found.measures["retrained"]["auc"] > found.measures["raw"]["auc"] + 0.1
+    off = {name: abs(1 - m["predicted_ratio"]) for name, m in found.measures.items()}
+    assert off["retrained"] < off["rolling"] < off["raw"]
