@@ -48,6 +48,8 @@ def to_jsonable(catalogue: Catalogue) -> dict[str, Any]:
              "cost": t.cost, "content": {locale: dict(fields) for locale, fields in t.content.items()}}
             for t in catalogue.treatments
         ],
+        "time_zone": catalogue.zone.name,
+        "personas": [{"name": persona.name, "rule": persona.text} for persona in catalogue.personas],
         "rules": [_rule(rule) for rule in catalogue.rules],
         "caps": [{**asdict(cap), "channels": list(cap.channels)} for cap in catalogue.caps],
     }  # fmt: skip

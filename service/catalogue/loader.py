@@ -15,16 +15,23 @@ from features.matrix import Columns
 from service.catalogue.actions import ActionReader
 from service.catalogue.canonical import to_jsonable, version_of
 from service.catalogue.document import Document, Place, read
+from service.catalogue.expressions import read_personas, symbols_of, with_persona
+from service.catalogue.operands import DECISION_TIME
 from service.catalogue.policies import PolicyReader
-from service.catalogue.problems import CatalogueError, Problem
+from service.catalogue.problems import CatalogueError, Problem, suggest
 from service.catalogue.selection import read_experiment, read_exploration, read_quotas
-from service.decision.expression import CHANNEL, KNOWN
+from service.catalogue.zones import known_zones, zone_of
+from service.decision.expression import CHANNEL, KNOWN, PERSONA
+from service.decision.local_time import Zone
 from service.decision.model import Action, Catalogue, ContextField, Placement
 
 __all__ = ["CatalogueError", "Problem", "load_catalogue", "to_jsonable"]
 
 REQUIRED = ("currency", "locales", "channels", "issues", "actions", "experiment", "exploration")
-OPTIONAL = ("expires_minutes", "least_priority", "fallback", "context", "groups", "quotas", "rules", "caps")
+OPTIONAL = (
+    "expires_minutes", "least_priority", "fallback", "context", "groups", "quotas", "personas", "rules", "caps",
+    "time_zone",
+)  # fmt: skip
 
 
 def load_catalogue(path: Path | str, columns: Columns | None = None) -> Catalogue:
@@ -57,13 +64,9 @@ def _catalogue(document: Document, root: Place, columns: Columns) -> Catalogue:
     offers = ActionReader(document, columns.layout, channels, placements, locales, groups, columns.vocabulary("stage"))
     issues = offers.issues(top.get("issues"))
     actions, treatments = offers.actions(top.get("actions"), issues)
-    symbols = {
-        **{name: columns.vocabulary(name) for name in columns.names},
-        **dict.fromkeys(columns.relatives, ()),
-        **{field.name: field.vocabulary for field in context},
-        CHANNEL: channels,
-        KNOWN: (),
-    }
+    symbols = symbols_of(columns, context, channels)
+    personas = read_personas(document, top.get("personas"), symbols, columns.relatives)
+    symbols = with_persona(symbols, personas)
     policies = PolicyReader(document, symbols, frozenset(columns.relatives), channels, actions, treatments)
     return Catalogue(
         version="",
@@ -88,6 +91,8 @@ def _catalogue(document: Document, root: Place, columns: Columns) -> Catalogue:
         channels=channels,
         least_priority=document.number(top.get("least_priority"), -math.inf),
         fallback=_fallback(document, top.get("fallback"), actions),
+        personas=personas,
+        zone=_zone(document, top.get("time_zone")),
         estimates={name: issue.estimate for name, issue in issues.items()},
         stage_weights={
             (name, stage): weight for name, issue in issues.items() for stage, weight in issue.stage_weights.items()
@@ -111,12 +116,23 @@ def _channels(document: Document, place: Place | None) -> tuple[tuple[str, ...],
 def _context(document: Document, place: Place | None, columns: Columns) -> tuple[ContextField, ...]:
     fields = []
     for name, inner in document.identified(place):
-        if name in columns.index or name in columns.relatives or name in (CHANNEL, KNOWN):
+        if name in columns.index or name in columns.relatives or name in (CHANNEL, KNOWN, PERSONA, DECISION_TIME):
             document.note(inner, f"{name!r} is also the name of a column", "rename the context field")
         if inner.is_text:
             document.text(inner, "", ("number",))
         fields.append(ContextField(name, () if inner.is_text else document.texts(inner)))
     return tuple(fields)
+
+
+def _zone(document: Document, place: Place | None) -> Zone:
+    name = document.text(place, "UTC")
+    try:
+        return zone_of(name)
+    except KeyError:
+        remedy = suggest(name, known_zones(), "name one of the IANA database, such as Europe/Lisbon")
+        if place is not None:
+            document.note(place, f"there is no time zone {name!r}", remedy)
+        return Zone()
 
 
 def _fallback(document: Document, place: Place | None, actions: Sequence[Action]) -> str:

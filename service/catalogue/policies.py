@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from features.layout import SECONDS_PER_DAY
 from service.catalogue.document import Document, Place
-from service.catalogue.problems import RuleError
-from service.catalogue.rules import Symbols, parse_rule
+from service.catalogue.expressions import read_expression
+from service.catalogue.rules import Symbols
 from service.decision.compiled import in_scope
-from service.decision.expression import Expression, columns_read, renamed
+from service.decision.expression import columns_read, renamed
 from service.decision.model import Action, Cap, Rule, Stage, Treatment
 from service.decision.record import CONTACTS_DAYS
 
@@ -45,20 +45,11 @@ class PolicyReader:
             scope, scope_id = self._scope(fields.get("scope"), known)
             reason, why = self.document.text(fields.get("reason")), self.document.text(fields.get("why"))
             text = self.document.text(fields.get("rule"))
-            expression = self._expression(fields.get("rule"), text)
+            expression = read_expression(self.document, fields.get("rule"), self.symbols)
             if expression is not None:
                 rule = Rule(rule_id, STAGES[stage], scope, scope_id, text, reason, expression, why)
                 rules += self._by_action(rule, fields["rule"])
         return tuple(sorted(rules, key=lambda rule: (rule.stage, rule.id)))
-
-    def _expression(self, place: Place | None, text: str) -> Expression | None:
-        if place is None or not place.is_text:
-            return None
-        try:
-            return parse_rule(text, self.symbols)
-        except RuleError as error:
-            self.document.note(place, f"{error.message} (character {error.position + 1} of {text!r})", error.remedy)
-            return None
 
     def _by_action(self, rule: Rule, place: Place) -> list[Rule]:
         """Turn a rule on columns of the action's own member into one rule for each action in its scope."""

@@ -12,7 +12,8 @@ from features.matrix import ActionTable, Columns
 from service.decision.arbitration import Terms
 from service.decision.circuit import Circuit
 from service.decision.contact_policy import CapTable
-from service.decision.expression import CHANNEL, KNOWN, columns_read
+from service.decision.expression import columns_read
+from service.decision.extras import Extras
 from service.decision.model import CAMPAIGN_TYPES, ISSUES, Action, Catalogue, Rule, Scoring, Treatment
 from service.decision.quotas import QuotaTable
 from service.decision.ramp import keys_of
@@ -81,7 +82,7 @@ class CompiledCatalogue:
         catalogue: As loaded.
         columns: The matrix columns that its rules read.
         action_table: The model's view of `catalogue.actions`, in their order.
-        extras: Names of pseudo columns and context fields, in the order of `Decisions.extras`.
+        extras: Pseudo columns and context fields; `extras.names` is the order of `Decisions.extras`.
         circuit: All rules, in the order of `catalogue.rules`.
         rule_stages: (n_rules + 1,) `Stage` of each rule; the last stands for the rule that always passes.
         caps: All caps.
@@ -91,7 +92,7 @@ class CompiledCatalogue:
     catalogue: Catalogue
     columns: Columns
     action_table: ActionTable
-    extras: tuple[str, ...]
+    extras: Extras
     circuit: Circuit
     rule_stages: NDArray[np.int8]
     caps: CapTable
@@ -104,16 +105,16 @@ def compile_catalogue(catalogue: Catalogue, columns: Columns) -> CompiledCatalog
     Raises:
         KeyError: A rule reads a column that neither `columns` nor the catalogue's context has.
     """
-    extras = (CHANNEL, KNOWN, *(field.name for field in catalogue.context))
     trees = [rule.expression for rule in catalogue.rules]
     names = tuple(dict.fromkeys(name for tree in trees for name in columns_read(tree)))
+    extras = Extras(catalogue, columns, names)
     caps = CapTable.of(catalogue)
     return CompiledCatalogue(
         catalogue,
         columns,
         action_table(catalogue.actions, columns),
         extras,
-        Circuit(trees, names, columns.index, extras),
+        Circuit(trees, names, columns.index, extras.names),
         np.array([*(rule.stage for rule in catalogue.rules), 0], dtype=np.int8),
         caps,
         {channel: _plan(catalogue, channel, caps, columns.vocabulary("stage")) for channel in catalogue.channels},

@@ -13,7 +13,6 @@ from service.decision.compiled import ChannelPlan, CompiledCatalogue, compile_ca
 from service.decision.eligibility import admit
 from service.decision.evidence import Standing
 from service.decision.experiment import CHALLENGER, HOLDOUT, NO_LEVERS, assign, held_issues
-from service.decision.expression import CHANNEL, KNOWN
 from service.decision.model import Choice, CustomerBatch, Decisions, Evidence, Request, Scorer, Stage
 from service.decision.propensity import Models, propensities, uplifts
 from service.decision.ramp import within_reach
@@ -56,7 +55,7 @@ def decide(
     """
     plan, terms = catalogue.plans[request.channel], catalogue.catalogue
     as_of = catalogue.columns.as_of(batch.facts, now)
-    extras = _extras(catalogue, batch, request)
+    extras = catalogue.extras.fill(batch, request, as_of, now)
     passes = catalogue.circuit.evaluate(as_of, extras)
     if room is None:
         room = catalogue.caps.room(batch.contacts, len(batch.customer_ids), request.channel, now)
@@ -124,19 +123,6 @@ def _apply_ramp(
     if ramp is not None and plan.is_ramped.any():
         is_reached = within_reach(ramp, salt, batch.customer_ids, plan.action_keys, plan.is_ramped, standing.positives)
         stages[~is_reached & (stages == Stage.NOT_SELECTED)] = Stage.OUT_OF_REACH
-
-
-def _extras(catalogue: CompiledCatalogue, batch: CustomerBatch, request: Request) -> Floats:
-    """(n_extras, n_customers) pseudo columns and context; what the caller did not send is NULL."""
-    extras = np.full((len(catalogue.extras), len(batch.customer_ids)), np.nan)
-    for row, name in enumerate(catalogue.extras):
-        if name == CHANNEL:
-            extras[row] = catalogue.catalogue.channels.index(request.channel)
-        elif name == KNOWN:
-            extras[row] = batch.is_known
-        elif name in request.context:
-            extras[row] = request.context[name]
-    return extras
 
 
 def _place(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decision.expression import Expression
+from service.decision.local_time import Zone
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -262,6 +263,19 @@ class ContextField:
     vocabulary: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """A kind of customer, by facts as of now.
+
+    Attributes:
+        text: The SQL boolean expression as written.
+    """
+
+    name: str
+    text: str
+    expression: Expression
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """All that marketers decide, loaded whole under one version.
@@ -274,6 +288,8 @@ class Catalogue:
         expires_seconds: How long an answer is good for.
         least_priority: What comes out of arbitration below this is not placed.
         fallback: Id of the action to show when nothing can be decided; "" for none.
+        personas: The first that a customer fits is its persona.
+        zone: In which `hour(decision_time)` and its like are told.
         estimates: issue -> propensity | uplift: what its priorities are made of, propensity where absent.
         stage_weights: (issue, journey stage) -> weight, 1.0 where absent.
     """
@@ -299,6 +315,8 @@ class Catalogue:
     estimates: Mapping[str, str] = field(default_factory=dict)
     stage_weights: Mapping[tuple[str, str], float] = field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
+    personas: tuple[Persona, ...] = ()
+    zone: Zone = field(default_factory=Zone)
     index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
