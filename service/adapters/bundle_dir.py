@@ -23,7 +23,8 @@ import numpy as np
 from features.matrix import Columns
 from features.version import describe_contract, features_version
 from service.adapters.durable import sync_folder, write_synced
-from service.adapters.scoring import BundleScorer, ColdStart, Domain, Golden, open_predictor
+from service.adapters.scoring import Golden, open_predictor
+from service.decision.bundle_scorer import BundleScorer, ColdStart, Domain
 from service.decision.calibration import Calibrator
 from service.decision.model import ISSUES
 from service.decision.record import BUNDLE_FILES

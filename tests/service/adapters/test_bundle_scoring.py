@@ -13,8 +13,9 @@ import pytest
 from features.contract import LAYOUT
 from features.matrix import Columns, ModelInput
 from service.adapters.bundle_dir import BundleDir
-from service.adapters.scoring import ColdStart, Domain, Golden, open_booster, open_lignum, open_predictor
+from service.adapters.scoring import Golden, open_booster, open_lignum, open_predictor
 from service.catalogue.loader import load_catalogue
+from service.decision.bundle_scorer import ColdStart, Domain
 from service.decision.calibration import Calibrator
 from service.decision.compiled import CompiledCatalogue, compile_catalogue
 from service.decision.model import ISSUES, Contacts, CustomerBatch, Scorer, Scoring

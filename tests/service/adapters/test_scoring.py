@@ -6,8 +6,8 @@ import numpy as np
 
 from features.contract import LAYOUT
 from features.matrix import Columns
-from service.adapters.scoring import BundleScorer, ColdStart, Domain
 from service.catalogue.loader import load_catalogue
+from service.decision.bundle_scorer import BundleScorer, ColdStart, Domain
 from service.decision.calibration import Calibrator
 from service.decision.engine import compile_catalogue
 from service.decision.model import Scoring
