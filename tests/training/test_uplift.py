@@ -63,7 +63,7 @@ def test_the_effect_is_found_where_it_is_and_only_there(rows: EffectRows):
 
 
 def test_uplift_by_the_actions_line_is_near_the_truth(rows: EffectRows):
-    """intercept + slope x booster is close to the effect of new customers and has its sign: sleeping dogs are below zero."""
+    """intercept + slope x booster is near the effect of new customers and has its sign: sleeping dogs below zero."""
     found, fresh = fit_effect(rows), trial(seed=9)
     scores = found.booster.predict(fresh.inputs)
     _, effect = truth(fresh.inputs, fresh.actions)
