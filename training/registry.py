@@ -1,19 +1,14 @@
 """From history to a registered version: dataset, training, measures, and all of it written to MLflow as one run.
 
-Decides what a version carries and that the newest one is the champion. MLflow is imported inside functions: it takes
-seconds. Nothing is pickled: the model is LightGBM's own text, everything beside it JSON.
+Decides what a version carries; whether it replaces the champion is the gate's word. MLflow is imported inside
+functions: it takes seconds. Nothing is pickled: the model is LightGBM's own text, everything beside it JSON.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import os
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +24,14 @@ from service.decision.record import FILES_TAG, files_digest
 from training.dataset import Dataset, FactsOf, build_dataset, feast_facts, label_rows, monthly_moments
 from training.documents import documents
 from training.evaluate import auc_interval, flatten, measure
+from training.held_out import HeldOut
+from training.model_card import model_card
+from training.promotion import CHALLENGER, CHAMPION, Registry
 from training.reports import as_markdown, draw_all
+from training.tracking import quiet_mlflow
 from training.train import CALIBRATION_FROM, MAX_ROUNDS, PARAMETERS, TEST_FROM, THREADS, Trained, train
 
 EXPERIMENT = "nba"
-CHAMPION = "champion"
 LEAST_POSITIVES = 10
 """Below so many positives on the test an action gets no AUC of its own."""
 
@@ -48,7 +46,7 @@ def train_and_register(
     max_rounds: int = MAX_ROUNDS,
     threads: int = THREADS,
 ) -> str:
-    """Train on the history and register the result as champion.
+    """Train on the history, register the result, and make it the champion if the gate lets it through.
 
     Args:
         history: Folder of the tidy tables.
@@ -76,7 +74,21 @@ def train_and_register(
         version = register_version(mlflow_uri, dataset, trained, overall, actions, catalogue_version)
     reached = {issue: overall.get(f"lightgbm.{issue}", {}).get("auc", np.nan) for issue in ISSUES[:3]}
     said = ", ".join(f"{issue} {area:.3f}" for issue, area in reached.items())
-    return f"{REGISTERED_MODEL}/{version} is the champion; AUC on the test: {said}"
+    return f"{REGISTERED_MODEL}/{version} {admitted(mlflow_uri, version)}; AUC on the test: {said}"
+
+
+def admitted(mlflow_uri: str, version: str) -> str:
+    """Let a new version through the gate, and say what became of it.
+
+    The very first version has nothing to be better than: it becomes champion whatever the gate says of it.
+    """
+    registry = Registry(mlflow_uri)
+    verdict = registry.verdict(version)
+    if not verdict.is_passed and registry.version_of(CHAMPION) is not None:
+        return "stays challenger, the champion goes on: " + "; ".join(verdict.refusals)
+    registry.promote(version, "nba train", "trained and let through the gate", verdict)
+    doubts = f" (the gate had: {'; '.join(verdict.refusals)})" if verdict.refusals else ""
+    return f"is the champion{doubts}"
 
 
 def measures(dataset: Dataset, trained: Trained) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
@@ -128,12 +140,12 @@ def register_version(
     actions: Mapping[str, Mapping[str, float]],
     catalogue_version: str | None = None,
 ) -> str:
-    """Write one run with model, documents, measures and pictures; register it and make it the champion.
+    """Write one run with model, documents, measures and pictures, and register it as the challenger.
 
     Returns:
         The version's number.
     """
-    with _quiet_mlflow(), tempfile.TemporaryDirectory(prefix="nba-train-") as temporary:
+    with quiet_mlflow(), tempfile.TemporaryDirectory(prefix="nba-train-") as temporary:
         import mlflow
         import mlflow.lightgbm
         from mlflow import MlflowClient
@@ -164,6 +176,8 @@ def register_version(
             (tables / "actions.md").write_text(as_markdown(actions))
             mlflow.log_artifacts(str(plots), "plots")
             mlflow.log_artifacts(str(tables), "tables")
+            mlflow.log_text(model_card(dataset, trained, overall, actions), "model_card.md")
+            mlflow.log_artifact(str(HeldOut.of(dataset, trained.slices.test).write(folder)), "evaluation")
             example = _example(dataset)
             logged = mlflow.lightgbm.log_model(
                 trained.booster,
@@ -181,7 +195,7 @@ def register_version(
             tags[FILES_TAG] = files_digest(files)
             client.log_model_artifacts(logged.model_id, str(beside))
             version = mlflow.register_model(logged.model_uri, REGISTERED_MODEL, tags=tags).version
-        client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
+        client.set_registered_model_alias(REGISTERED_MODEL, CHALLENGER, version)
         client.set_model_version_tag(REGISTERED_MODEL, version, "run_id", run.info.run_id)
     return str(version)
 
@@ -224,21 +238,3 @@ def _example(dataset: Dataset) -> Any:
     import pandas as pd
 
     return pd.DataFrame(dataset.inputs[:3], columns=list(dataset.names))
-
-
-@contextlib.contextmanager
-def _quiet_mlflow() -> Iterator[None]:
-    """Keep MLflow's and Alembic's notes from the terminal; errors still raise."""
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "mlflow.models.model")]
-    levels = [logger.level for logger in loggers]
-    sink = io.StringIO()
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

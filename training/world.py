@@ -15,6 +15,7 @@ u and v are drawn once and seen by no model: together they make `unobservable` o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -74,6 +75,20 @@ class Parameters:
     new_after_days: float = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of a household and an action.
+
+    Attributes:
+        as_of: (n_columns + 1, m) columns as of the moment. rows: (n_pairs,) positions in them.
+        actions: (n_pairs,) positions in the catalogue's actions.
+    """
+
+    as_of: Floats
+    rows: Ints
+    actions: Ints
+
+
 class World:
     """The truth about the response of n households to the actions of a catalogue."""
 
@@ -115,14 +130,15 @@ class World:
         self._crossed = draw.normal(0, made_with.weights, (2, k))
         self._phase = draw.uniform(0, 365, k)
         self._drift = draw.normal(0, made_with.drift, k) * (np.arange(k) % 2)
-        squashed = self._squashed(as_of, *np.divmod(np.arange(self.n * k), k))
-        self._centre, self._scale = squashed.mean(axis=0), np.maximum(squashed.std(axis=0), 1e-9)
-        households, actions = np.divmod(np.arange(self.n * k), k)
-        without, effect = self._observable(as_of, households, actions, start)
+        everyone = Pairs(as_of, *np.divmod(np.arange(self.n * k), k))
+        squashed = self._squashed(everyone)
+        self._centre: Floats = squashed.mean(axis=0)
+        self._scale: Floats = np.maximum(squashed.std(axis=0), 1e-9)
+        without, effect = self._observable(everyone, start)
         hidden = made_with.unobservable / (1.0 - made_with.unobservable) * float(np.var(without + effect))
         self._hidden = hidden * 2 / 3, hidden / 3
-        self._u = draw.normal(0, np.sqrt(self._hidden[0]), (self.n, k))
-        self._v = draw.normal(0, np.sqrt(self._hidden[1]), self.n)
+        self._u: Floats = draw.normal(0, math.sqrt(self._hidden[0]), (self.n, k))
+        self._v: Floats = draw.normal(0, math.sqrt(self._hidden[1]), (self.n,))
 
     def is_born(self, now: float) -> NDArray[np.bool_]:
         """(n_actions,) whether each action is there yet."""
@@ -130,30 +146,27 @@ class World:
         return is_old | (now >= self.start + self.parameters.new_after_days * SECONDS_PER_DAY)
 
     def probabilities(
-        self, as_of: Floats, households: Ints, actions: Ints, channel: str, now: float, contacts: Floats
+        self, pairs: Pairs, households: Ints, channel: str, now: float, contacts: Floats
     ) -> tuple[Floats, Floats]:
-        """Return P(positive) without and with being shown, of (household, action) pairs.
+        """Return P(positive) without and with being shown.
 
         Args:
-            as_of: (n_columns + 1, n) columns of all households as of `now`.
-            households, actions: (n_pairs,) positions.
-            contacts: (n,) recent contacts of every household, faded.
+            pairs: Whose columns, and which actions.
+            households: (n_pairs,) positions among the world's households.
+            contacts: (n_pairs,) recent contacts of the household, faded.
         """
-        without, effect = self._log_odds(as_of, households, actions, channel, now, contacts)
-        return _sigmoid(without + self._u[households, actions]), _sigmoid(
-            without + self._u[households, actions] + effect + self._v[households]
-        )
+        without, effect = self._log_odds(pairs, channel, now, contacts)
+        alone = without + self._u[households, pairs.actions]
+        return _sigmoid(alone), _sigmoid(alone + effect + self._v[households])
 
-    def expected(
-        self, as_of: Floats, households: Ints, actions: Ints, channel: str, now: float, contacts: Floats
-    ) -> tuple[Floats, Floats]:
+    def expected(self, pairs: Pairs, channel: str, now: float, contacts: Floats) -> tuple[Floats, Floats]:
         """Return the same given only what facts say: the best that a policy on these facts can know.
 
         The mean of a sigmoid over a normal log-odds, by sigmoid(m / sqrt(1 + pi v / 8)) (MacKay 1992); its error is
         below 0.01 for the variances here.
         """
-        without, effect = self._log_odds(as_of, households, actions, channel, now, contacts)
-        alone, both = self._hidden[0], sum(self._hidden)
+        without, effect = self._log_odds(pairs, channel, now, contacts)
+        alone, both = self._hidden[0], self._hidden[0] + self._hidden[1]
         return (
             _sigmoid(without / np.sqrt(1 + np.pi * alone / 8)),
             _sigmoid((without + effect) / np.sqrt(1 + np.pi * both / 8)),
@@ -165,15 +178,14 @@ class World:
         names = [SLEEPING_DOG, PERSUADABLE, SURE_THING]
         return np.select([uplift <= -0.01, uplift >= 0.05, without >= 0.2], names, LOST_CAUSE)
 
-    def _log_odds(
-        self, as_of: Floats, households: Ints, actions: Ints, channel: str, now: float, contacts: Floats
-    ) -> tuple[Floats, Floats]:
-        without, effect = self._observable(as_of, households, actions, now)
-        tired = self.parameters.fatigue * np.log2(1 + contacts[households])
+    def _log_odds(self, pairs: Pairs, channel: str, now: float, contacts: Floats) -> tuple[Floats, Floats]:
+        without, effect = self._observable(pairs, now)
+        tired = self.parameters.fatigue * np.log2(1 + contacts)
         return without, effect + self.parameters.channel.get(channel, 0.0) - tired
 
-    def _observable(self, as_of: Floats, households: Ints, actions: Ints, now: float) -> tuple[Floats, Floats]:
-        facts = (self._squashed(as_of, households, actions) - self._centre) / self._scale
+    def _observable(self, pairs: Pairs, now: float) -> tuple[Floats, Floats]:
+        actions = pairs.actions
+        facts = (self._squashed(pairs) - self._centre) / self._scale
         days = (now - self.start) / SECONDS_PER_DAY
         season = self.parameters.season * np.sin(2 * np.pi * (days + self._phase) / 365)
         level = (self._base + season + self._drift * days / 180)[actions]
@@ -185,13 +197,13 @@ class World:
         effect = self._effect[actions] + (self._effect_weights[actions] * facts).sum(axis=1)
         return np.clip(without, -6, 3), np.clip(effect, -2, 2.5)
 
-    def _squashed(self, as_of: Floats, households: Ints, actions: Ints) -> Floats:
+    def _squashed(self, pairs: Pairs) -> Floats:
         """(n_pairs, n_facts): logarithms of amounts, fading for days since; missing as nothing at all."""
-        values = as_of[self._rows[actions], households[:, None]]
+        values = pairs.as_of[self._rows[pairs.actions], pairs.rows[:, None]]
         recency = np.exp(-np.nan_to_num(values[:, 1], nan=1e4) / 30.0)
         squashed = np.log1p(np.maximum(np.nan_to_num(values, nan=0.0), 0.0))
         squashed[:, 1] = recency
-        return squashed
+        return np.asarray(squashed)
 
 
 def _sigmoid(x: Floats) -> Floats:

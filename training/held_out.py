@@ -1,0 +1,80 @@
+"""The rows that models are judged on side by side: the test slice of a dataset, kept with the version it came with.
+
+Decides which rows are kept. Knows no registry. Customers are kept as numbers, so that no id leaves the history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from service.decision.model import ISSUES
+from training.dataset import Dataset
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MOST_ROWS = 60_000
+FILE = "held_out.parquet"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Labelled rows that no model compared on them was fitted on.
+
+    Attributes:
+        inputs: (n, n_inputs) in the order of `names`. labels: (n,) 0 or 1.
+        issues: (n,) positions in `ISSUES`. customers: (n,) numbers, the unit that is resampled.
+        fingerprint: Of the dataset that the rows are from.
+    """
+
+    inputs: Floats
+    names: tuple[str, ...]
+    labels: Floats
+    issues: Ints
+    customers: Ints
+    fingerprint: str
+
+    @classmethod
+    def of(cls, dataset: Dataset, is_test: NDArray[np.bool_], most_rows: int = MOST_ROWS) -> HeldOut:
+        """Take the rows of the test slice, whole customers by chance up to `most_rows`."""
+        rows = np.flatnonzero(is_test)
+        customers = np.unique(dataset.column("customer_id")[rows], return_inverse=True)[1]
+        shuffled = np.random.default_rng(0).permutation(int(customers.max(initial=0)) + 1)[customers]
+        sizes = np.cumsum(np.bincount(shuffled))
+        kept = shuffled < max(int(np.searchsorted(sizes, most_rows, side="right")), 1)
+        rows = rows[kept]
+        issues = np.array([ISSUES.index(issue) for issue in dataset.column("issue")[rows]], dtype=np.int64)
+        labels = dataset.column("label")[rows].astype(np.float64)
+        return cls(dataset.inputs[rows], dataset.names, labels, issues, shuffled[kept], dataset.fingerprint)
+
+    def write(self, folder: Path) -> Path:
+        """Write the rows into a folder; inputs lose half of their digits, labels nothing."""
+        columns = {name: self.inputs[:, i].astype(np.float32) for i, name in enumerate(self.names)}
+        table = pa.table(
+            {**columns, "_label": self.labels, "_issue": self.issues, "_customer": self.customers},
+            metadata={"fingerprint": self.fingerprint},
+        )
+        pq.write_table(table, folder / FILE, compression="zstd")
+        return folder / FILE
+
+    @classmethod
+    def read(cls, path: Path) -> HeldOut:
+        """Read what `write` wrote."""
+        table = pq.read_table(path)
+        names = tuple(name for name in table.column_names if not name.startswith("_"))
+        inputs = np.column_stack([table[name].to_numpy().astype(np.float64) for name in names])
+        metadata = table.schema.metadata or {}
+        return cls(
+            inputs,
+            names,
+            table["_label"].to_numpy(),
+            table["_issue"].to_numpy(),
+            table["_customer"].to_numpy(),
+            metadata.get(b"fingerprint", b"").decode(),
+        )
