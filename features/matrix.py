@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.contract import LAYOUT, RATIOS, STAGES, UTC_OFFSET_HOURS
-from features.layout import SECONDS_PER_DAY, Kind, Layout
+from features.layout import SECONDS_PER_DAY, Fact, Kind, Layout
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,6 +28,9 @@ ACTION_COLUMNS = ("issue", "dimension", "campaign_type", "window_days")
 FUTURE_SECONDS = 300.0
 """A view stamped further ahead of now than this is not believed: one bad clock must not freeze a customer."""
 NEW_DAYS, RETURNED_GAP_DAYS, RETURNED_WITHIN_DAYS = 45, 60, 30
+_NEW, _ACTIVE, _LOYAL, _LAPSING, _LAPSED, _RETURNED = (float(i) for i in range(len(STAGES)))
+_LAST_TWO = np.array([[1], [2]])
+_RECENT_DAYS = np.array([[28.0], [90.0]])
 
 
 class Columns:
@@ -35,46 +38,46 @@ class Columns:
 
     def __init__(self, layout: Layout = LAYOUT, ratios: Sequence[tuple[str, str, str]] = RATIOS) -> None:
         self.layout = layout
-        names: list[str] = []
-        rows: list[int] = []
-        moments: list[int] = []
-        decayed: list[int] = []
-        anchors: list[int] = []
-        half_lives: list[float] = []
         anchor_row = {
             view.name: layout.slices[fact.name].start
             for view in layout.views
             for fact in view.facts
             if fact.kind is Kind.ANCHOR
         }
-        for row, fact, member in layout.elements():
-            if fact.kind in (Kind.ANCHOR, Kind.RECENT):
-                continue
-            if fact.kind is Kind.MOMENT:
-                moments.append(len(names))
-            elif fact.kind is Kind.DECAYED:
-                if fact.half_life_days is None:
-                    raise ValueError(f"fact {fact.name!r} is decayed and declares no half_life_days")
-                decayed.append(len(names))
-                anchors.append(anchor_row[layout.view_of[fact.name]])
-                half_lives.append(fact.half_life_days * SECONDS_PER_DAY)
-            names.append(fact.column if member is None else f"{fact.column}__{member}")
-            rows.append(row)
-        self._fact_columns = len(names)
+        aged = [e for e in layout.elements() if e[1].kind not in (Kind.ANCHOR, Kind.RECENT)]
+        moments = [e for e in aged if e[1].kind is Kind.MOMENT]
+        decayed = [e for e in aged if e[1].kind is Kind.DECAYED]
+        plain = [e for e in aged if e[1].kind not in (Kind.MOMENT, Kind.DECAYED)]
+        # Columns of one kind stand together, so that each kind is one stretch of the matrix and no list of rows.
+        names = [
+            f"{fact.column}__{member}" if member else fact.column for _, fact, member in (*plain, *moments, *decayed)
+        ]
+        ends = np.cumsum([len(plain), len(moments), len(decayed)]).tolist()
+        self._plain, self._moments, self._decayed = (slice(i, j) for i, j in zip([0, *ends], ends, strict=False))
+        self._plain_rows = np.array([row for row, _, _ in plain], dtype=np.int64)
+        self._moment_rows = np.array([row for row, _, _ in moments], dtype=np.int64)
+        self._decayed_rows = np.array([row for row, _, _ in decayed], dtype=np.int64)
+        paces = [_pace(fact, anchor_row[layout.view_of[fact.name]]) for _, fact, _ in decayed]
+        distinct = list(dict.fromkeys(paces))
+        self._pace_of = np.array([distinct.index(pace) for pace in paces], dtype=np.int64)
+        self._anchors = np.array([anchor for anchor, _ in distinct], dtype=np.int64)
+        self._half_lives = np.array([seconds for _, seconds in distinct])[:, None]
         self._per_column = {
             fact.column: fact.per for fact in layout.facts.values() if fact.kind not in (Kind.ANCHOR, Kind.RECENT)
         }
         index = {name: i for i, name in enumerate(names)}
-        self._numerators: list[int] = []
-        self._denominators: list[int] = []
+        numerators: list[int] = []
+        denominators: list[int] = []
         for ratio, numerator, denominator in ratios:
             per = self._per_column[numerator]
             self._per_column[ratio] = per
             for member in layout.dimensions[per] if per else (None,):
                 below = f"{denominator}__{member}" if member and self._per_column[denominator] else denominator
-                self._numerators.append(index[f"{numerator}__{member}" if member else numerator])
-                self._denominators.append(index[below])
+                numerators.append(index[f"{numerator}__{member}" if member else numerator])
+                denominators.append(index[below])
                 names.append(f"{ratio}__{member}" if member else ratio)
+        self._numerators, self._denominators = np.array(numerators), np.array(denominators)
+        self._ratios = slice(ends[-1], len(names))
         for name in JOURNEY_COLUMNS:
             self._per_column[name] = None
         names.extend(JOURNEY_COLUMNS)
@@ -82,13 +85,7 @@ class Columns:
         self.index: dict[str, int] = {name: i for i, name in enumerate(self.names)}
         self.scalars: tuple[str, ...] = tuple(name for name, per in self._per_column.items() if per is None)
         self.relatives: tuple[str, ...] = tuple(name for name, per in self._per_column.items() if per is not None)
-        self._rows = np.array(rows)
-        self._moments = np.array(moments)
-        self._decayed = np.array(decayed)
-        self._anchors = np.array(anchors)
-        self._half_lives = np.array(half_lives)[:, None]
         self._recent = next((layout.slices[f.name] for f in layout.facts.values() if f.kind is Kind.RECENT), None)
-        self._moment_rows = self._rows[self._moments]
 
     def vocabulary(self, name: str) -> tuple[str, ...]:
         """Texts that the codes of column `name` stand for; empty for a numeric column."""
@@ -108,26 +105,36 @@ class Columns:
             (len(names) + 1, n_customers) in the order of `names`; the last row is all NaN, so that an action without
             a member in a dimension can point at it.
         """
-        n = facts.shape[1]
-        columns = np.full((len(self.names) + 1, n), np.nan)
-        known = columns[: self._fact_columns]
-        known[:] = facts[self._rows]
+        columns = np.empty((len(self.names) + 1, facts.shape[1]))
+        columns[-1] = np.nan
+        columns[self._plain] = facts.take(self._plain_rows, axis=0)
         # A moment or anchor ahead of `now` is clock skew between sources: nothing has elapsed, rather than less.
-        known[self._moments] = np.maximum(now - known[self._moments], 0.0) / SECONDS_PER_DAY
-        elapsed = np.maximum(now - facts[self._anchors], 0.0)
-        known[self._decayed] *= np.exp2(-elapsed / self._half_lives)
-        below = columns[self._denominators]
-        ratios = columns[self._fact_columns : self._fact_columns + len(self._numerators)]
-        np.divide(columns[self._numerators], below, out=ratios, where=below > 0)
-        if self._recent is not None:
-            columns[-1 - len(JOURNEY_COLUMNS) : -1] = journey_columns(
-                facts[self._recent], columns[self.index["days_since_first_seen"]], now
-            )
+        columns[self._moments] = np.maximum(now - facts.take(self._moment_rows, axis=0), 0.0) / SECONDS_PER_DAY
+        elapsed = np.maximum(now - facts.take(self._anchors, axis=0), 0.0)
+        fading = np.exp2(-elapsed / self._half_lives)
+        np.multiply(
+            facts.take(self._decayed_rows, axis=0), fading.take(self._pace_of, axis=0), out=columns[self._decayed]
+        )
+        ratios, below = columns[self._ratios], columns.take(self._denominators, axis=0)
+        ratios.fill(np.nan)
+        np.divide(columns.take(self._numerators, axis=0), below, out=ratios, where=below > 0)
+        journey = columns[-1 - len(JOURNEY_COLUMNS) : -1]
+        if self._recent is None:
+            journey.fill(np.nan)
+        else:
+            journey_columns(facts[self._recent], columns[self.index["days_since_first_seen"]], now, journey)
         return columns
 
 
-def journey_columns(days: Floats, days_since_first_seen: Floats, now: Now) -> Floats:
-    """Journey columns and stage from the latest shopping days.
+def _pace(fact: Fact, anchor: int) -> tuple[int, float]:
+    """Return what a decayed sum fades by: the row of its anchor, and its half-life in seconds."""
+    if fact.half_life_days is None:
+        raise ValueError(f"fact {fact.name!r} is decayed and declares no half_life_days")
+    return anchor, fact.half_life_days * SECONDS_PER_DAY
+
+
+def journey_columns(days: Floats, days_since_first_seen: Floats, now: Now, out: Floats) -> None:
+    """Fill in the journey columns, stage among them, from the latest shopping days.
 
     Stages follow the customer's own rhythm (gaps between shopping days, p90 = the lower 90 % quantile of its own
     gaps): lapsing after a silence longer than clip(2.5 p90, 14, 90) days, lapsed after clip(4 p90, 60, 180). A trip is
@@ -138,41 +145,36 @@ def journey_columns(days: Floats, days_since_first_seen: Floats, now: Now) -> Fl
         days: (capacity, n_customers) distinct local day numbers, ascending, NaN-padded at the end.
         days_since_first_seen: (n_customers,), NaN for an unknown customer.
         now: Decision time, Unix seconds UTC.
-
-    Returns:
-        (len(JOURNEY_COLUMNS), n_customers); all NaN for an unknown customer.
+        out: (len(JOURNEY_COLUMNS), n_customers), all NaN for an unknown customer.
     """
-    capacity, n = days.shape
     today = np.floor((now + UTC_OFFSET_HOURS * 3600) / SECONDS_PER_DAY)
-    count = np.count_nonzero(~np.isnan(days), axis=0)
-    customer = np.arange(n)
-    last = days[np.maximum(count - 1, 0), customer]
-    previous = np.where(count > 1, days[np.maximum(count - 2, 0), customer], np.nan)
-    gaps = np.sort(days[1:] - days[:-1], axis=0)
-    n_gaps = count - 1
-    rank = np.clip((9 * n_gaps + 9) // 10 - 1, 0, max(capacity - 2, 0))
-    p90 = np.where(n_gaps > 0, gaps[rank, customer], np.nan)
-    mean = (last - days[0]) / np.where(n_gaps > 0, n_gaps, np.nan)
-    last_gap = last - previous
-    silence = np.maximum(today - last, 0.0)
-    in_28 = np.where(count > 0, np.count_nonzero(days > today - 28, axis=0), np.nan)
-    in_90 = np.where(count > 0, np.count_nonzero(days > today - 90, axis=0), np.nan)
+    count = np.add.reduce(days == days, axis=0)
+    has_gap = count > 1
+    # The row before the first is the last one, which is padding: what a customer has too few days for is NaN.
+    last, previous = days[count - _LAST_TWO, np.arange(days.shape[1])]
+    gaps = days[1:] - days[:-1]
+    gaps.sort(axis=0)
+    p90 = gaps[(9 * count) // 10 - 1, np.arange(days.shape[1])]
+    _, in_90, mean, p90_days, last_gap, silence, silence_in_gaps, stage = out
+    out[:2] = np.add.reduce(days > np.expand_dims(today - _RECENT_DAYS, 1), axis=1)
+    out[:2, count == 0] = np.nan
+    mean.fill(np.nan)
+    np.divide(last - days[0], count - 1, out=mean, where=has_gap)
+    p90_days[:] = p90
+    np.subtract(last, previous, out=last_gap)
+    np.maximum(today - last, 0.0, out=silence)
+    np.divide(silence, p90, out=silence_in_gaps)
     # np.fmin drops NaN: who has a single shopping day, and so no rhythm yet, is given the longest patience.
     lapsing_after = np.maximum(np.fmin(2.5 * p90, 90.0), 14.0)
     lapsed_after = np.maximum(np.fmin(4.0 * p90, 180.0), 60.0)
-    stage = np.select(
-        [
-            np.isnan(days_since_first_seen),
-            (days_since_first_seen <= NEW_DAYS) | (count == 0),
-            silence > lapsed_after,
-            silence > lapsing_after,
-            (last_gap >= RETURNED_GAP_DAYS) & (silence <= RETURNED_WITHIN_DAYS),
-            (count >= 12) & (in_90 >= 9) & (mean <= 10.0),
-        ],
-        [np.nan, *(float(STAGES.index(s)) for s in ("new", "lapsed", "lapsing", "returned", "loyal"))],
-        float(STAGES.index("active")),
-    )
-    return np.stack([in_28, in_90, mean, p90, last_gap, silence, silence / p90, stage])
+    # Written from the last answer to the first, so that the first stands.
+    stage.fill(_ACTIVE)
+    stage[(count >= 12) & (in_90 >= 9) & (mean <= 10.0)] = _LOYAL
+    stage[(last_gap >= RETURNED_GAP_DAYS) & (silence <= RETURNED_WITHIN_DAYS)] = _RETURNED
+    stage[silence > lapsing_after] = _LAPSING
+    stage[silence > lapsed_after] = _LAPSED
+    stage[(days_since_first_seen <= NEW_DAYS) | (count == 0)] = _NEW
+    stage[days_since_first_seen != days_since_first_seen] = np.nan
 
 
 def mask_stale(layout: Layout, facts: Floats, view_times: Floats, now: Now) -> NDArray[np.bool_]:
