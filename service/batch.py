@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.decision import record as log
-from service.decision.model import Request
+from service.decision.model import Evidence, Request
 from service.online import Ask, Decided, NothingLoaded, Serving, decide_all, record_one, reselect, without_log
 from service.ports import Clock, CustomerState, StoreUnavailable
 
@@ -49,6 +49,7 @@ class Batch:
 
     Attributes:
         run_id: Decision ids, and so all draws, follow from it and the customer: the same run again is the same run.
+        evidence: What came in since the model was made, the same for the whole run.
         commit: Reserve caps and log every decision, as a channel's request would; else nothing is written but the file.
     """
 
@@ -57,6 +58,7 @@ class Batch:
     serving: Serving | None
     run_id: str
     commit: bool = False
+    evidence: Evidence | None = None
 
     async def run(self, customer_ids: Sequence[str], request: Request, out: Path) -> AsyncIterator[int]:
         """Write the decisions of all customers to `out` (atomically), yielding how many are done after each chunk.
@@ -92,7 +94,7 @@ class Batch:
         lost = {"features_unavailable", "state_unavailable"} & set(gathered.degraded_reasons)
         if lost:
             raise StoreUnavailable(sorted(lost)[0], "the store did not answer; nothing was written, run it again")
-        for decided in decide_all(serving, gathered, request, now, ids):
+        for decided in decide_all(serving, gathered, request, now, ids, self.evidence):
             yield await self._record(decided, request) if self.commit else decided
 
     async def _record(self, decided: Decided, request: Request) -> Decided:

@@ -20,6 +20,7 @@ from service.adapters.clock import WallClock, open_clock
 from service.adapters.connection import Link
 from service.adapters.decision_log import CatalogueShelf, StoredDecisions
 from service.adapters.embedded import EmbeddedServer
+from service.adapters.evidence_reader import EvidenceReader
 from service.adapters.past_versions import PastVersions
 from service.adapters.redis_gather import FactSource
 from service.adapters.redis_journal import RedisJournal
@@ -30,11 +31,13 @@ from service.decision.engine import CompiledCatalogue, compile_catalogue
 from service.decision.model import Request
 from service.feedback import Feedback
 from service.online import Ask, Decided, Online, Serving
-from service.ports import Bundle, BundleRefused, Clock, CustomerState, DecisionLog, Journal
+from service.ports import Bundle, BundleRefused, Clock, CustomerState, DecisionLog, Journal, StoreUnavailable
 from service.settings import Settings
 
 log = logging.getLogger("nba")
 WARM_SECONDS = 0.2
+EVIDENCE_SECONDS = 1.0
+"""How often the evidence is read again."""
 SWITCH_SECONDS = 0.0005
 FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
 
@@ -230,17 +233,21 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
         shelf = CatalogueShelf(settings.var / "catalogues")
         reloader = Reloader(settings.catalogue, BundleDir(settings.var / "models"), shelf)
         await asyncio.to_thread(reloader.look)
+        evidence = EvidenceReader(state_link, clock)
         online = Online(
             state,
             clock,
             lambda: reloader.serving,
             settings.gather_deadline_ms / 1000,
             settings.record_deadline_ms / 1000,
+            evidence=evidence,
         )
+        with suppress(StoreUnavailable):  # exploration then starts from the model alone
+            await evidence.look()
         await warm(online)
         if follow:
-            following = asyncio.create_task(reloader.follow(settings.reload_seconds))
-            stack.push_async_callback(_cancel, following)
+            for following in (reloader.follow(settings.reload_seconds), evidence.follow(EVIDENCE_SECONDS)):
+                stack.push_async_callback(_cancel, asyncio.create_task(following))
         breakers = {**state.breakers, "journal": journal_breaker}
         decisions = StoredDecisions(state, settings.lake)
         past = PastVersions(shelf, reloader.bundles, lambda: reloader.serving)

@@ -215,11 +215,13 @@ async def _batch(settings: Settings, channel: str, out: Path, customers: Path | 
         serving = runtime.reloader.serving
         if serving and channel not in serving.catalogue.catalogue.channels:
             raise Stop(f"--channel must be one of {', '.join(serving.catalogue.catalogue.channels)}")
+        source = runtime.online.evidence
+        evidence = source.of(serving.catalogue) if source and serving else None
         name = run_id or f"batch-{channel}-{runtime.clock.now():.3f}"
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("deciding", total=len(ids))
-            job = Batch(runtime.state, runtime.clock, serving, name, commit)
+            job = Batch(runtime.state, runtime.clock, serving, name, commit, evidence)
             async for done in job.run(ids, Request(channel), out):
                 progress.update(task, completed=done)
     return done

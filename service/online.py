@@ -18,8 +18,18 @@ from numpy.typing import NDArray
 from service.decision import record as log
 from service.decision.engine import CompiledCatalogue, decide, select_again
 from service.decision.log_row import write_row
-from service.decision.model import CustomerBatch, Decisions, Request, Scorer
-from service.ports import Bundle, CapCheck, Clock, CustomerState, Gathered, Offer, Recorded, StoreUnavailable
+from service.decision.model import CustomerBatch, Decisions, Evidence, Request, Scorer
+from service.ports import (
+    Bundle,
+    CapCheck,
+    Clock,
+    CustomerState,
+    EvidenceSource,
+    Gathered,
+    Offer,
+    Recorded,
+    StoreUnavailable,
+)
 from service.together import Together
 
 MAX_RESELECTIONS = 2
@@ -114,6 +124,7 @@ class Online:
     Attributes:
         serving: Returns what to decide with now, or None before anything was loaded.
         step: Stands around each of the steps gather, decide and record, to time or trace it.
+        evidence: What came in since the model was made; None for nothing.
     """
 
     state: CustomerState
@@ -123,6 +134,7 @@ class Online:
     record_deadline_seconds: float
     new_token: Callable[[], bytes] = field(default=lambda: secrets.token_bytes(16))
     step: Callable[[str], AbstractContextManager[Tell]] = unseen
+    evidence: EvidenceSource | None = None
 
     def __post_init__(self) -> None:
         self.together: Together[_Question, tuple[str, str], Decided] = Together(self._decide_all, MOST_TOGETHER)
@@ -157,7 +169,8 @@ class Online:
             )
             tell(gathered.degraded_reasons)
         with self.step("decide") as tell:
-            decided = decide_all(serving, gathered, request, now, [d for _, d in asked])
+            evidence = self.evidence.of(serving.catalogue) if self.evidence else None
+            decided = decide_all(serving, gathered, request, now, [d for _, d in asked], evidence)
             tell(tuple(sorted({reason for one in decided for reason in one.degraded_reasons})))
         return decided
 
@@ -193,11 +206,16 @@ class Online:
 
 
 def decide_all(
-    serving: Serving, gathered: Gathered, request: Request, now: float, decision_ids: Sequence[str]
+    serving: Serving,
+    gathered: Gathered,
+    request: Request,
+    now: float,
+    decision_ids: Sequence[str],
+    evidence: Evidence | None = None,
 ) -> list[Decided]:
     """Run the pure core over a batch, and hand each customer its decision."""
-    batch = gathered.batch
-    decisions = decide(batch, request, serving.catalogue, serving.scorer, now, keys_of(batch, decision_ids))
+    batch, keys = gathered.batch, keys_of(gathered.batch, decision_ids)
+    decisions = decide(batch, request, serving.catalogue, serving.scorer, now, keys, evidence=evidence)
     return [
         Decided(decision_id, batch.customer_ids[i], serving, batch, decisions, degraded(gathered, i), customer=i)
         for i, decision_id in enumerate(decision_ids)
@@ -222,8 +240,8 @@ def without_log(decided: Decided, request: Request, reason: str) -> Decided:
     """Decide again for a decision that cannot be logged: only actions marked `may_be_unlogged` remain."""
     batch = replace(decided.batch.only(decided.customer), is_loggable=False)
     reasons = tuple(sorted({*decided.degraded_reasons, reason}))
-    gathered = Gathered(batch, (reasons,))
-    return decide_all(decided.serving, gathered, request, decided.decisions.now, [decided.decision_id])[0]
+    gathered, before = Gathered(batch, (reasons,)), decided.decisions
+    return decide_all(decided.serving, gathered, request, before.now, [decided.decision_id], before.evidence)[0]
 
 
 def reselect(decided: Decided, refused: Sequence[str]) -> Decided:
@@ -242,7 +260,15 @@ def offers_of(decided: Decided) -> Iterator[Offer]:
     for choice in decided.decisions.chosen[decided.customer]:
         action = catalogue.actions[decided.decisions.actions[choice.candidate]]
         treatment = catalogue.treatments[decided.decisions.candidates[choice.candidate]]
-        yield Offer(action.id, action.issue, action.group, treatment.id, action.is_marketing)
+        yield Offer(
+            action.id,
+            action.issue,
+            action.group,
+            treatment.id,
+            action.is_marketing,
+            propensity=float(decided.decisions.propensities[decided.customer, choice.candidate]),
+            half_life_days=catalogue.exploration.half_life_days,
+        )
 
 
 def cap_checks(catalogue: CompiledCatalogue, channel: str, now: float) -> tuple[CapCheck, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.decision.model import CustomerBatch, Scorer
+from service.decision.compiled import CompiledCatalogue
+from service.decision.model import CustomerBatch, Evidence, Scorer
 from service.decision.record import DecisionRow
 
 
@@ -59,13 +60,20 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One shown action. A cap of scope `all` counts every one of them, of scope `marketing` those that need consent."""
+    """One shown action. A cap of scope `all` counts every one of them, of scope `marketing` those that need consent.
+
+    Attributes:
+        propensity: How many positives are expected of showing it.
+        half_life_days: After this long an outcome counts half as evidence.
+    """
 
     action_id: str
     issue: str
     group: str
     treatment_id: str
     is_marketing: bool = True
+    propensity: float = 0.0
+    half_life_days: float = 28.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +203,13 @@ class Journal(Protocol):
 
     async def append_events(self, events: Sequence[Event], now: float) -> list[Receipt]:
         """Deduplicate, append, and apply consent: one atomic script each. Raises StoreUnavailable."""
+
+
+class EvidenceSource(Protocol):
+    """What came in of every action since its model was made."""
+
+    def of(self, catalogue: CompiledCatalogue) -> Evidence:
+        """Return it for a catalogue's actions, as of a moment ago; never waits."""
 
 
 class DecisionLog(Protocol):

@@ -13,8 +13,12 @@ from typing import Any, get_type_hints
 import msgspec
 import numpy as np
 
+from features.layout import SECONDS_PER_DAY
 from service.decision.record import DecisionRow
 from service.ports import Event, Outcome
+
+EVIDENCE_SECONDS = 28 * SECONDS_PER_DAY
+"""Half-life of evidence of offers that come without one."""
 
 
 class KnownDecision(msgspec.Struct, array_like=True, frozen=True):
@@ -26,6 +30,10 @@ class KnownDecision(msgspec.Struct, array_like=True, frozen=True):
     channel: str
     offers: tuple[tuple[str, str, str, str, bool], ...]
     """(action_id, issue, group, treatment_id, is_marketing)."""
+    propensities: tuple[float, ...] = ()
+    """Of the offers: how many positives are expected of an impression."""
+    half_life_seconds: float = EVIDENCE_SECONDS
+    """After this long an outcome counts half as evidence."""
 
 
 class OutcomeEntry(msgspec.Struct, array_like=True, frozen=True):

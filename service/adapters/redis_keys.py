@@ -10,7 +10,8 @@ nba:{pNN}:decision:<decision_id>        msgpack [journal id, [customer_id, custo
 nba:{pNN}:answer:<decision_id>          request digest, newline, answer; only with an Idempotency-Key
 nba:{pNN}:seen:<o or e>:<id digest>     digest of the body of an outcome or event already taken
 nba:{pNN}:parked:<decision_id>          list: outcomes, msgpack, that came before their decision
-nba:{pNN}:evidence                      hash: action_id|type -> how many outcomes
+nba:{pNN}:evidence                      hash: action_id|<type of outcome> -> decayed sum|moment it is anchored at;
+                                        action_id|expected the same of the propensities shown; version -> count
 nba:{pNN}:journal                       stream: k = decision, outcome, orphan, event or switch; v = msgpack payload
                                         (journal_entries.py)
 nba:{pNN}:lease, nba:{pNN}:fence        owner of the partition with its fencing token; the last token given

@@ -16,6 +16,7 @@ from service.adapters import redis_keys as keys
 from service.adapters.breaker import Breaker
 from service.adapters.connection import Call, Command, Link, Reply, Script
 from service.adapters.journal_entries import (
+    EVIDENCE_SECONDS,
     KnownDecision,
     SwitchEntry,
     decode_decision,
@@ -189,7 +190,13 @@ class RedisState:
             if "|" in text:
                 raise ValueError(f"{text!r} has a '|', which no id of a catalogue may have: rename it")
         known = KnownDecision(
-            row.customer_id, customer_digest(row.customer_id), row.decision_time, row.channel, tuple(offered)
+            row.customer_id,
+            customer_digest(row.customer_id),
+            row.decision_time,
+            row.channel,
+            tuple(offered),
+            tuple(offer.propensity for offer in offers),
+            offers[0].half_life_days * SECONDS_PER_DAY if offers else EVIDENCE_SECONDS,
         )
         journal = keys.of_partition(keys.partition_of_id(row.decision_id), "journal")
         return Call(

@@ -27,11 +27,26 @@ end
 local at, _ = cmsgpack.unpack_one(stored, 1) -- past the journal id, which follows the array's one byte of header
 local blob = string.sub(stored, at + 1)
 local decision = cmsgpack.unpack(blob)
-local offer = nil
-for _, candidate in ipairs(decision[5]) do
-  if candidate[1] == ARGV[5] then offer = candidate end
+local offer, place = nil, nil
+for i, candidate in ipairs(decision[5]) do
+  if candidate[1] == ARGV[5] then offer, place = candidate, i end
 end
 if not offer then return 'foreign_action' end
+
+-- Add to a decayed sum of the action, kept as `sum|anchor`: what lies before the anchor counts less by now, and what
+-- lies after it moves the anchor on; so the order in which outcomes come does not matter.
+local function add(kind, amount)
+  local field, at, half_life = ARGV[5] .. '|' .. kind, tonumber(ARGV[7]), decision[7]
+  local held = redis.call('HGET', KEYS[4], field)
+  local sum, anchor = 0, at
+  if held then
+    local split = string.find(held, '|', 1, true)
+    sum, anchor = tonumber(string.sub(held, 1, split - 1)), tonumber(string.sub(held, split + 1))
+  end
+  local last = math.max(at, anchor)
+  sum = sum * 2 ^ ((anchor - last) / half_life) + amount * 2 ^ ((at - last) / half_life)
+  redis.call('HSET', KEYS[4], field, string.format('%.17g|%.17g', sum, last))
+end
 
 if is_new then
   redis.call('XADD', KEYS[3], '*', 'k', 'outcome', 'v', '\146' .. blob .. ARGV[3])
@@ -42,6 +57,8 @@ local contact = table.concat(
   {ARGV[6], ARGV[4], offer[1], offer[2], offer[3], offer[4], decision[4], offer[5] and '1' or '0'}, '|')
 if redis.call('ZADD', contacts, 'NX', ARGV[7], contact) == 1 then
   redis.call('PEXPIRE', contacts, ARGV[9])
-  redis.call('HINCRBY', KEYS[4], ARGV[5] .. '|' .. ARGV[6], 1)
+  add(ARGV[6], 1)
+  if ARGV[6] == 'impression' and decision[6] then add('expected', decision[6][place]) end
+  redis.call('HINCRBY', KEYS[4], 'version', 1)
 end
 return 'accepted'

@@ -48,10 +48,11 @@ class World:
         [found] = await self.ask("XRANGE", keys.of_partition(partition, "journal"), "-", "+")
         return [(pairs[1].decode(), pairs[3]) for _, pairs in found]
 
-    async def evidence(self, partition: int) -> dict[str, int]:
-        """Return a partition's counts of outcomes."""
+    async def evidence(self, partition: int) -> dict[str, float]:
+        """Return a partition's sums of outcomes as of their anchors."""
         [found] = await self.ask("HGETALL", keys.of_partition(partition, "evidence"))
-        return {name.decode(): int(count) for name, count in zip(found[::2], found[1::2], strict=True)}
+        held = {name.decode(): value for name, value in zip(found[::2], found[1::2], strict=True)}
+        return {name: float(value.split(b"|")[0]) for name, value in held.items() if "|" in name}
 
     async def ask(self, *command: str) -> list[list[bytes]]:
         """Send one command."""
