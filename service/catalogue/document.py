@@ -10,13 +10,12 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import yaml
 
-from service.catalogue.problems import CatalogueError, Problem, suggest
+from service.catalogue.problems import Problem, suggest
+from service.catalogue.yaml_nodes import TEXT_TAG, line_of
 
-MAX_CHARACTERS = 4_000_000
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -31,7 +30,7 @@ class Place:
     @property
     def is_text(self) -> bool:
         """Whether the node is one plain or quoted text."""
-        return isinstance(self.node, yaml.ScalarNode) and self.node.tag == "tag:yaml.org,2002:str"
+        return isinstance(self.node, yaml.ScalarNode) and self.node.tag == TEXT_TAG
 
 
 @dataclass
@@ -68,8 +67,8 @@ class Document:
             return
         seen: dict[str, int] = {}
         for key_node, value_node in place.node.value:
-            line = _line(key_node)
-            is_text = isinstance(key_node, yaml.ScalarNode) and key_node.tag == "tag:yaml.org,2002:str"
+            line = line_of(key_node)
+            is_text = isinstance(key_node, yaml.ScalarNode) and key_node.tag == TEXT_TAG
             key = str(key_node.value) if is_text else "?"
             inner = Place(value_node, f"{place.path}.{key}" if place.path else key, line)
             if not is_text:
@@ -95,7 +94,7 @@ class Document:
         if not isinstance(place.node, yaml.SequenceNode):
             self.note(place, "expected a list", "write [a, b] or lines that begin with -")
             return []
-        return [Place(node, f"{place.path}[{i}]", _line(node)) for i, node in enumerate(place.node.value)]
+        return [Place(node, f"{place.path}[{i}]", line_of(node)) for i, node in enumerate(place.node.value)]
 
     def text(self, place: Place | None, default: str = "", choices: Sequence[str] = ()) -> str:
         """Read a text, one of `choices` if there are any."""
@@ -163,50 +162,3 @@ class Document:
             self.note(place, f"{str(place.node.value)!r} is not a date", "write 2018-03-31 or 2018-03-31T18:00:00Z")
             return math.nan
         return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
-
-
-def read(path: Path) -> Place:
-    """Read a YAML file as nodes.
-
-    Raises:
-        CatalogueError: The file is not there, not UTF-8, not one YAML document, or uses anchors or tags.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise _refusal(path, 1, f"cannot be read ({error.strerror})", "check the path") from None
-    except UnicodeDecodeError as error:
-        raise _refusal(path, 1, f"is not UTF-8 at byte {error.start}", "save it as UTF-8") from None
-    if len(text) > MAX_CHARACTERS:
-        raise _refusal(path, 1, f"has {len(text)} characters", f"stay below {MAX_CHARACTERS}")
-    try:
-        _refuse_indirection(text, path)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        remedy = "check indentation, quotes and colons there and just above"
-        raise _refusal(path, mark.line + 1 if mark else 1, f"is not valid YAML ({error.problem})", remedy) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        remedy = "remove control characters and deep nesting"
-        raise _refusal(path, 1, f"is not valid YAML ({type(error).__name__})", remedy) from None
-    if node is None:
-        raise _refusal(path, 1, "is empty", "write a catalogue")
-    return Place(node, "", _line(node))
-
-
-def _refuse_indirection(text: str, path: Path) -> None:
-    """Anchors and tags make a document mean more than it shows: what stands at a line must be all there is."""
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        has_anchor = getattr(event, "anchor", None) is not None
-        if has_anchor or getattr(event, "tag", None) is not None:
-            what = "anchors and aliases" if has_anchor else "tags"
-            raise _refusal(path, _line(event), f"{what} are not allowed", "write the value out")
-
-
-def _line(marked: yaml.Node | yaml.Event) -> int:
-    mark = marked.start_mark
-    return int(mark.line) + 1 if mark else 1
-
-
-def _refusal(path: Path, line: int, message: str, remedy: str) -> CatalogueError:
-    return CatalogueError(str(path), [Problem(line, "document", message, remedy)])

@@ -14,12 +14,13 @@ from pathlib import Path
 from features.matrix import Columns
 from service.catalogue.actions import ActionReader
 from service.catalogue.canonical import to_jsonable, version_of
-from service.catalogue.document import Document, Place, read
+from service.catalogue.document import Document, Place
 from service.catalogue.expressions import read_personas, symbols_of, with_persona
 from service.catalogue.operands import DECISION_TIME
 from service.catalogue.policies import PolicyReader
 from service.catalogue.problems import CatalogueError, Problem, suggest
 from service.catalogue.selection import read_experiment, read_exploration, read_quotas
+from service.catalogue.yaml_nodes import line_of, nodes_of, read_text
 from service.catalogue.zones import known_zones, zone_of
 from service.decision.expression import CHANNEL, KNOWN, PERSONA
 from service.decision.local_time import Zone
@@ -47,10 +48,15 @@ def load_catalogue(path: Path | str, columns: Columns | None = None) -> Catalogu
     Raises:
         CatalogueError: With every problem found: line, path, message, remedy.
     """
-    document = Document()
-    catalogue = _catalogue(document, read(Path(path)), columns or Columns())
+    return catalogue_of(read_text(Path(path)), str(path), columns)
+
+
+def catalogue_of(text: str, name: str, columns: Columns | None = None) -> Catalogue:
+    """Make a catalogue of a text, as `load_catalogue` does of a file, whose `name` goes into messages."""
+    document, root = Document(), nodes_of(text, name)
+    catalogue = _catalogue(document, Place(root, "", line_of(root)), columns or Columns())
     if document.problems:
-        raise CatalogueError(str(path), document.problems)
+        raise CatalogueError(name, document.problems)
     return replace(catalogue, version=version_of(catalogue))
 
 

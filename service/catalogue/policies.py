@@ -10,7 +10,7 @@ from features.layout import SECONDS_PER_DAY
 from service.catalogue.document import Document, Place
 from service.catalogue.expressions import read_expression
 from service.catalogue.rules import Symbols
-from service.decision.compiled import in_scope
+from service.decision.compiled import scopes_of
 from service.decision.expression import columns_read, renamed
 from service.decision.model import Action, Cap, Rule, Stage, Treatment
 from service.decision.record import CONTACTS_DAYS
@@ -56,7 +56,7 @@ class PolicyReader:
         read = [name for name in columns_read(rule.expression) if name in self.relatives]
         if not read:
             return [rule]
-        bound = [action for action in self.actions if rule.scope != "treatment" and in_scope(rule, action)]
+        bound = [action for action in self.actions if (rule.scope, rule.scope_id) in scopes_of(action)]
         strangers = [action.id for action in bound if not action.member] or ["" if bound else "this scope"]
         if strangers[0]:
             message = f"{read[0]!r} is a column of the action's own member, and {strangers[0]} has none"

@@ -184,9 +184,14 @@ def _is_ramped(catalogue: Catalogue, channel: str, action: Action) -> bool:
 
 
 def _binding_rules(rules: Sequence[Rule], actions: Sequence[Action], treatments: Sequence[Treatment]) -> Ints:
-    order = sorted(range(len(rules)), key=lambda r: (rules[r].stage, rules[r].id))
+    in_scope: dict[tuple[str, str], list[int]] = {}
+    for r, rule in enumerate(rules):
+        in_scope.setdefault((rule.scope, rule.scope_id), []).append(r)
     binding = [
-        [r for r in order if _binds(rules[r], action, treatment)]
+        sorted(
+            (r for scope in (*scopes_of(action), ("treatment", treatment.id)) for r in in_scope.get(scope, ())),
+            key=lambda r: (rules[r].stage, rules[r].id),
+        )
         for action, treatment in zip(actions, treatments, strict=True)
     ]
     width = max(map(len, binding), default=0)
@@ -194,10 +199,6 @@ def _binding_rules(rules: Sequence[Rule], actions: Sequence[Action], treatments:
     return np.array(padded, dtype=np.int64).reshape(len(binding), width)
 
 
-def _binds(rule: Rule, action: Action, treatment: Treatment) -> bool:
-    return rule.scope_id == treatment.id if rule.scope == "treatment" else in_scope(rule, action)
-
-
-def in_scope(rule: Rule, action: Action) -> bool:
-    """Say whether a rule of a scope other than treatment binds an action."""
-    return {"all": "", "issue": action.issue, "group": action.group, "action": action.id}[rule.scope] == rule.scope_id
+def scopes_of(action: Action) -> tuple[tuple[str, str], ...]:
+    """Return the scopes (kind, id) whose rules bind an action."""
+    return (("all", ""), ("issue", action.issue), ("group", action.group), ("action", action.id))
