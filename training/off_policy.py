@@ -58,6 +58,7 @@ class Rounds:
         off_support: (n,) the new policy's probability on actions that the log could not take; None where unknown.
         expected: (n,) q(x, new policy), the reward model under the new policy's distribution; None without a model.
         fitted: (n,) q(x, a), the reward model for the logged action; None without a model.
+        reference: (n,) rounds of the policy that the new one is compared with, e.g. of the arm nba; None for all.
         excluded: Reason -> rows of the log that were left out before.
     """
 
@@ -70,6 +71,7 @@ class Rounds:
     off_support: Floats | None = None
     expected: Floats | None = None
     fitted: Floats | None = None
+    reference: NDArray[np.bool_] | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -110,7 +112,7 @@ class Evaluation:
     """What the log says of the new policy.
 
     Attributes:
-        logged: Mean reward of a decision under the policy that ran.
+        logged: Mean reward of a decision under the policy that ran, over the rounds of reference.
         estimates: Estimator -> value of the new policy.
         gains: Estimator -> new minus logged, paired: both from the same resampled customers.
         refused: Estimator -> why it is not given.
@@ -162,8 +164,7 @@ def evaluate(
             sums = sums_by(rounds.customers, components)
             estimates[name] = interval(sums, _value, **drawn)
             gains[name] = interval(sums, _gain, **drawn)
-    logged = np.column_stack([rounds.rewards, rounds.slots == 0])
-    of_log = interval(sums_by(rounds.customers, logged), **drawn)
+    of_log = interval(sums_by(rounds.customers, _logged(rounds)), **drawn)
     judged_by = next((name for name in ("dr", "snips", "ips") if name in gains), "")
     return Evaluation(of_log, estimates, gains, refused, support, _verdict(gains.get(judged_by)), judged_by)
 
@@ -264,7 +265,7 @@ def _refusals(rounds: Rounds, support: Support, least_effective: float, most_off
 
 
 def _components(name: str, rounds: Rounds, before: Floats, weights: Floats, n_slots: int, seed: int) -> Floats:
-    """(n, 3 x n_slots + 2) of each slot numerator, denominator and rounds; then reward and one for each decision."""
+    """(n, 3 x n_slots + 3): by slot numerator, denominator, rounds; then `_logged`; then one for each decision."""
     rewards, ones = rounds.rewards, np.ones(len(weights))
     numerators, denominators = weights * rewards, ones
     if name == "replay":
@@ -278,12 +279,18 @@ def _components(name: str, rounds: Rounds, before: Floats, weights: Floats, n_sl
             numerators = numerators + weights * (rewards - rounds.fitted)
     in_slot = rounds.slots[:, None] == np.arange(n_slots)
     by_slot = [in_slot * column[:, None] for column in (numerators, denominators, ones)]
-    return np.column_stack([*by_slot, rewards, rounds.slots == 0])
+    return np.column_stack([*by_slot, _logged(rounds), rounds.slots == 0])
+
+
+def _logged(rounds: Rounds) -> Floats:
+    """(n, 2) reward, and one for each decision, of the rounds of reference."""
+    counted = np.ones(len(rounds.rewards)) if rounds.reference is None else rounds.reference.astype(np.float64)
+    return np.column_stack([counted * rounds.rewards, counted * (rounds.slots == 0)])
 
 
 def _value(sums: Floats) -> Floats:
     """Sum over the slots their mean reward x the share of decisions that have the slot."""
-    n_slots = (sums.shape[-1] - 2) // 3
+    n_slots = sums.shape[-1] // 3 - 1
     numerators, denominators, rounds = (sums[..., k * n_slots : (k + 1) * n_slots] for k in range(3))
     with np.errstate(divide="ignore", invalid="ignore"):
         value: Floats = (numerators / denominators * rounds).sum(axis=-1) / sums[..., -1]
@@ -291,7 +298,7 @@ def _value(sums: Floats) -> Floats:
 
 
 def _gain(sums: Floats) -> Floats:
-    gained: Floats = _value(sums) - sums[..., -2] / sums[..., -1]
+    gained: Floats = _value(sums) - sums[..., -3] / sums[..., -2]
     return gained
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.real_data.tables import codes, one_hot, read_columns
 from training.bootstrap import RESAMPLES
 from training.off_policy import Evaluation, Rounds, evaluate
-from training.reward_model import cross_fit
+from training.reward_model import Pairs, cross_fit, direct
 
 PUBLISHED = {"ips": 0.004553, "snips": 0.004776, "dr": 0.0047}
 ON_POLICY = 0.0042
@@ -42,10 +43,14 @@ def load(data: Path) -> OpenBandit:
     contexts = np.column_stack([one_hot(log[f"user_feature_{k}"], drop_first=True) for k in range(4)])
     order = np.argsort(items["item_id"])
     features = [items["item_feature_0"].astype(float), *(codes(items[f"item_feature_{k}"]) for k in (1, 2, 3))]
-    fitted = cross_fit(
-        contexts, np.column_stack(features)[order], actions, rewards, target, strata=positions
-    )  # fmt: skip
-    n = len(rewards)
+    known = np.column_stack(features)[order]
+    n, k = target.shape
+    pairs = Pairs(np.repeat(np.arange(n), k), target.ravel(), np.arange(n) * k + actions)
+
+    def inputs_of(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.column_stack([contexts[numbers // k], known[numbers % k]])
+
+    fitted = direct(cross_fit(inputs_of, pairs, rewards, strata=positions), pairs)
     rounds = Rounds.of_single_slots(
         np.arange(n), rewards, logging, target[np.arange(n), actions],
         off_support=np.zeros(n), expected=fitted.expected, fitted=fitted.fitted,

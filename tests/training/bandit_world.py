@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.off_policy import Rounds
-from training.reward_model import cross_fit
+from training.reward_model import Pairs, cross_fit, direct
 
 Floats = NDArray[np.float64]
 KINDS, ACTIONS = 12, 5
@@ -47,8 +47,13 @@ class BanditWorld:
         rewards = (random.random(len(owner)) < self.rates[kind, actions]).astype(float)
         more = {}
         if with_model:
-            fitted = cross_fit(
-                np.eye(KINDS)[kind], np.eye(ACTIONS), actions, rewards, self.target[kind], groups=owner
-            )  # fmt: skip
+            n = len(owner)
+            pairs = Pairs(np.repeat(np.arange(n), ACTIONS), self.target[kind].ravel(), np.arange(n) * ACTIONS + actions)
+            known = np.eye(KINDS)[kind]
+
+            def inputs_of(numbers: NDArray[np.int64]) -> Floats:
+                return np.column_stack([known[numbers // ACTIONS], np.eye(ACTIONS)[numbers % ACTIONS]])
+
+            fitted = direct(cross_fit(inputs_of, pairs, rewards, groups=owner), pairs)
             more = {"expected": fitted.expected, "fitted": fitted.fitted}
         return Rounds.of_single_slots(owner, rewards, self.logging[kind, actions], self.target[kind, actions], **more)
