@@ -76,7 +76,6 @@ class OperandReader:
 
     def __init__(self, symbols: Symbols, truth: Callable[[exp.Expr], Expression]) -> None:
         self.symbols, self._truth = symbols, truth
-        self._views = {name[len("age_days(") : -1]: name for name in symbols if name.startswith("age_days(")}
 
     def operand(self, node: exp.Expr) -> Operand:
         """Read a number or text."""
@@ -242,8 +241,9 @@ class OperandReader:
         name, arguments = str(node.this).lower(), node.args.get("expressions") or []
         if name == "age_days" and len(arguments) == 1 and type(arguments[0]) is exp.Column:
             view = arguments[0].name.lower()
-            if view not in self._views:
-                remedy = suggest(view, self._views, "one of " + ", ".join(self._views))
+            if age_column(view) not in self.symbols:
+                views = [name[len("age_days(") : -1] for name in self.symbols if name.startswith("age_days(")]
+                remedy = suggest(view, views, "one of " + ", ".join(views))
                 raise RuleError(f"no view is called {arguments[0].name!r}", remedy, position_of(node))
             return Operand(Column(age_column(view)))
         if name == "date_part" and len(arguments) == 2 and arguments[0].is_string:

@@ -14,6 +14,7 @@ from service.catalogue.problems import CatalogueError, Problem
 
 MAX_CHARACTERS = 4_000_000
 TEXT_TAG = "tag:yaml.org,2002:str"
+RESOLVER = yaml.resolver.Resolver()
 
 
 class Refusal(Exception):
@@ -113,7 +114,7 @@ def _scalar(event: yaml.ScalarEvent) -> yaml.ScalarNode:
 @lru_cache(maxsize=4096)
 def _plain_tag(value: str) -> str:
     """Return what YAML takes a value without quotes for."""
-    return str(yaml.resolver.Resolver().resolve(yaml.ScalarNode, value, (True, False)))
+    return str(RESOLVER.resolve(yaml.ScalarNode, value, (True, False)))
 
 
 def _refuse_indirection(event: yaml.Event) -> None:
