@@ -21,6 +21,8 @@ OUTCOME_TYPES = ("impression", "click", "accept", "reject", "conversion")
 CONSENT_EVENT = "consent_changed"
 SKEW_SECONDS = 300.0
 """What is said to lie further ahead than this is given the present moment and flagged `clock_skew`."""
+LATE_SECONDS = 86_400.0
+"""What is said to lie further back than this is taken as any other, with its own moment, and flagged `late`."""
 MAX_ID = 128
 
 _CONSENT_FIELDS = ("channel", "purpose", "granted", "source", "expiry")
@@ -67,7 +69,9 @@ async def _take(
         except (Refused, EventError) as error:
             receipts[i] = Receipt(_id_of(item), "invalid", str(error))
     if good:
-        receipts.update(zip(good, await append(list(good.values()), now), strict=True))
+        taken = await append(list(good.values()), now)
+        for (i, item), receipt in zip(good.items(), taken, strict=True):
+            receipts[i] = replace(receipt, flags=item.flags) if item.flags else receipt
     return [receipts[i] for i in range(len(items))]
 
 
@@ -139,6 +143,8 @@ def _timed(item: Item, now: float) -> Item:
         return replace(item, occurred_at=now)
     if item.occurred_at > now + SKEW_SECONDS:
         return replace(item, occurred_at=now, flags=(*item.flags, "clock_skew"))
+    if item.occurred_at < now - LATE_SECONDS:
+        return replace(item, flags=(*item.flags, "late"))
     return item
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.decision.compiled import CompiledCatalogue
-from service.decision.model import CustomerBatch, Evidence, Scorer
+from service.decision.model import CustomerBatch, Evidence, Floats, Scorer
 from service.decision.record import DecisionRow
 
 
@@ -150,7 +150,7 @@ class Outcome:
 
     Attributes:
         body_digest: Of what the caller sent, before defaults: what tells a repeat from other content under the same id.
-        flags: `clock_skew` where `occurred_at` lay ahead and was set to now.
+        flags: `clock_skew` where `occurred_at` lay ahead and was set to now; `late` where it lay far back.
     """
 
     outcome_id: str
@@ -187,12 +187,14 @@ class Receipt:
     Attributes:
         status: accepted | duplicate | conflict (same id, other content) | orphan (decision unknown, parked) |
             foreign_action (the action was not in the decision; nothing stored) | invalid (nothing stored; `detail`
-            is `field: what is wrong`).
+            is `field: what is wrong`) | erased (the customer is to be forgotten; nothing stored).
+        flags: Of the item as it was taken: `clock_skew`, `late`.
     """
 
     id: str
     status: str
     detail: str | None = None
+    flags: tuple[str, ...] = ()
 
 
 class Journal(Protocol):
@@ -268,8 +270,22 @@ class BundleRefused(Exception):
     """A bundle failed a check and must not serve."""
 
 
-class Explainer(Protocol):
-    """Contributions of model inputs to one propensity; slow, never on the default path."""
+class ExplanationUnavailable(Exception):
+    """There is no explanation now; the text says why."""
 
-    def explain(self, inputs: Any) -> Any:
-        """Return contributions in log-odds, (n_rows, n_inputs + 1)."""
+
+class Explainer(Protocol):
+    """Contributions of model inputs to propensities; slow, never on the default path."""
+
+    async def contributions(self, digest: str, rows: Floats, deadline_seconds: float) -> Floats:
+        """Return what each input adds to the raw log-odds of each row, (n_rows, n_inputs + 1), the last the base.
+
+        Args:
+            digest: Of the bundle. rows: (n_rows, n_inputs).
+
+        Raises:
+            ExplanationUnavailable: It did not come in time, or cannot come.
+        """
+
+    async def close(self) -> None:
+        """Let go of what explains."""

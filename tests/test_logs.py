@@ -252,7 +252,7 @@ def test_metrics_say_what_a_business_asks(api: Running) -> None:
     assert grown('nba_dependency_seconds_count{dep="state",op="gather"}') == 40
     assert grown('nba_dependency_seconds_count{dep="state",op="record"}') >= 40
     assert grown("nba_decide_seconds_count") >= 40
-    assert grown("nba_intake_total{") == 1
+    assert grown("nba_events_total{") == 1
     # Feast, once imported by another test, makes all applications of this process share their series.
     served = [name for name, count in after.items() if name.startswith("nba_model_info{") and count]
     assert any('model="table"' in name for name in served)

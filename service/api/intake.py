@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from service.api import schemas
 from service.api.access import OutcomeRoute
 from service.api.body import LIST_LIMIT, SINGLE_LIMIT, read_body, read_json
 from service.api.document import BODY_PROBLEMS, LIST_ITEMS, body_schema, problems
+from service.api.metrics import Metrics
 from service.api.problems import ProblemError, invalid, invalid_field
 from service.api.replies import metrics_of, respond, runtime_of, vitals_of
 from service.ports import Event, Outcome, Receipt, StoreUnavailable
@@ -83,21 +85,33 @@ async def take_in(
         with vitals_of(request).step("append"):
             answers = await take([item for _, item in good]) if good else []
     except StoreUnavailable:
+        metrics_of(request).taken[kind].labels("unavailable").inc(len(good))
         raise ProblemError(
             503, "journal", f"The {kind} could not be stored, so it is not acknowledged; send it again.", retry_after=1
         ) from None
     for (i, _), receipt in zip(good, answers, strict=True):
         detail = f"[{i}].{receipt.detail}" if is_list and receipt.detail else receipt.detail
         receipts[i] = schemas.ReceiptOut(
-            id=receipt.id, status=receipt.status, duplicate=receipt.status == "duplicate", detail=detail
+            id=receipt.id,
+            status=receipt.status,
+            duplicate=receipt.status == "duplicate",
+            flags=list(receipt.flags) or None,
+            detail=detail,
         )
     done = [r for r in receipts if r is not None]
-    for receipt_out in done:
-        metrics_of(request).receipts.labels(kind, receipt_out.status).inc()
+    count(metrics_of(request), kind, done)
     if is_list:
         return respond([r.model_dump(exclude_none=True) for r in done], 202)
     raise_if_refused(kind, done[0])
     return respond(done[0].model_dump(exclude_none=True), 202)
+
+
+def count(metrics: Metrics, kind: str, receipts: Sequence[schemas.ReceiptOut]) -> None:
+    """Count receipts by what became of each, once a list and not once an item."""
+    for result, number in Counter(receipt.status for receipt in receipts).items():
+        metrics.taken[kind].labels(result).inc(number)
+    for flag, number in Counter(flag for receipt in receipts for flag in receipt.flags or ()).items():
+        metrics.flagged.labels(kind, flag).inc(number)
 
 
 def items_of(kind: str, body: bytes) -> tuple[list[Any], bool]:

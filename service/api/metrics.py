@@ -27,7 +27,14 @@ class Metrics:
             "nba_decisions_without_action", "Decisions that show nothing", ["channel", "arm"], registry=self.registry
         )
         self.degraded = Counter("nba_degraded", "Degraded decisions", ["reason"], registry=self.registry)
-        self.receipts = Counter("nba_intake", "Outcomes and events", ["kind", "status"], registry=self.registry)
+        self.taken = {
+            "outcome": Counter("nba_outcomes", "Outcomes by what became of them", ["result"], registry=self.registry),
+            "event": Counter("nba_events", "Events by what became of them", ["result"], registry=self.registry),
+        }
+        self.flagged = Counter(
+            "nba_intake_flagged", "Outcomes and events told late or with a clock ahead", ["kind", "flag"],
+            registry=self.registry,
+        )  # fmt: skip
         self.problems = Counter("nba_problems", "Requests that ended in a problem", ["status"], registry=self.registry)
         self.reloads = Counter(
             "nba_reload", "Loads of a bundle or catalogue", ["kind", "result"], registry=self.registry

@@ -116,6 +116,7 @@ class DecisionAnswer(BaseModel):
     versions: Versions
     expires_at: datetime
     trace: list[dict[str, Any]] | None = None
+    explanation: dict[str, Any] | None = None
 
 
 class OutcomeIn(Strict):
@@ -174,8 +175,11 @@ class ReceiptOut(BaseModel):
     """What became of one outcome or event."""
 
     id: str
-    status: Literal["accepted", "duplicate", "conflict", "orphan", "foreign_action", "invalid"]
+    status: Literal["accepted", "duplicate", "conflict", "orphan", "foreign_action", "invalid", "erased"]
     duplicate: bool
+    flags: list[Literal["clock_skew", "late"]] | None = Field(
+        None, description="clock_skew: the moment lay ahead and was set to now; late: it lies more than a day back."
+    )
     detail: str | None = None
 
 

@@ -12,7 +12,15 @@ from features.contract import LAYOUT
 from service.adapters.connection import Link
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
-from service.feedback import SKEW_SECONDS, Feedback, Refused, checked_consent, checked_event, checked_outcome
+from service.feedback import (
+    LATE_SECONDS,
+    SKEW_SECONDS,
+    Feedback,
+    Refused,
+    checked_consent,
+    checked_event,
+    checked_outcome,
+)
 from service.ports import Event, Outcome, Receipt
 from tests.service.rows import CHEESE, decision_row
 
@@ -37,14 +45,15 @@ class FixedClock:
     ("said", "taken", "flags"),
     [
         (NAN, NOW, ()),
-        (NOW - 1e6, NOW - 1e6, ()),
+        (NOW - LATE_SECONDS, NOW - LATE_SECONDS, ()),
+        (NOW - 1e6, NOW - 1e6, ("late",)),
         (NOW + SKEW_SECONDS, NOW + SKEW_SECONDS, ()),
         (NOW + SKEW_SECONDS + 1, NOW, ("clock_skew",)),
         (math.inf, NOW, ("clock_skew",)),
     ],
 )
 def test_the_moment_is_as_told_unless_it_is_missing_or_ahead(said: float, taken: float, flags: tuple[str, ...]) -> None:
-    """No moment means now; more than five minutes ahead is set to now and flagged; the past is believed."""
+    """No moment means now; more than five minutes ahead becomes now and is flagged; the past is believed, and flagged."""
     outcome = checked_outcome(Outcome("o", "d", "a", "click", None, said), NOW)
     event = checked_event(Event("e", "c", "purchase", said, PURCHASE), NOW)
     assert (outcome.occurred_at, outcome.flags) == (event.occurred_at, event.flags) == (taken, flags)
