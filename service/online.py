@@ -33,8 +33,9 @@ from service.ports import (
 from service.together import Together
 
 MAX_RESELECTIONS = 2
-MOST_TOGETHER = 32
-"""Decisions that share a pass of the core: more would make the first of them wait for the last."""
+MOST_TOGETHER, PASSES = 32, 1
+"""Decisions that share a pass of gather and core, and passes at once: the core keeps a process busy, and who comes
+meanwhile goes in the next pass."""
 Tell = Callable[[Sequence[str]], None]
 """Takes the degraded reasons that a step met."""
 _UNSEEN: AbstractContextManager[Tell] = nullcontext(lambda reasons: None)
@@ -137,7 +138,7 @@ class Online:
     evidence: EvidenceSource | None = None
 
     def __post_init__(self) -> None:
-        self.together: Together[_Question, tuple[str, str], Decided] = Together(self._decide_all, MOST_TOGETHER)
+        self.together: Together[_Question, tuple[str, str], Decided] = Together(self._decide_all, MOST_TOGETHER, PASSES)
 
     async def decide(self, ask: Ask, write_answer: Callable[[Decided], bytes]) -> tuple[Decided | Repeat, bytes]:
         """Decide for one customer, record it unless it is a dry run, and return it with its answer.

@@ -21,42 +21,46 @@ class _Alone(Exception):
 class Together(Generic[Key, Item, Result]):
     """Collects items under equal keys and answers them together.
 
-    The first to ask lets every other task that is ready ask as well, and then makes the pass for all in its own task.
-    Where the pass raises, each goes alone, so that nobody fails for what another asked.
+    The first to ask lets every other task that is ready ask as well, waits until fewer than `passes` are under way, and
+    then makes the pass for all in its own task: the busier the loop, the larger the passes and the less each item
+    costs. Where a pass raises, each goes alone, so that nobody fails for what another asked.
 
     Args:
         answer: Given a key and items, returns their results in order.
-        most: Greatest number of items in a pass; 1: everybody goes alone.
+        most: Greatest number of items in a pass; 1: everybody goes alone and at once.
+        passes: How many may be under way at once, whatever their keys.
     """
 
-    def __init__(self, answer: Callable[[Key, Sequence[Item]], Awaitable[Sequence[Result]]], most: int) -> None:
+    def __init__(
+        self, answer: Callable[[Key, Sequence[Item]], Awaitable[Sequence[Result]]], most: int, passes: int
+    ) -> None:
         self.most = most
         self._answer = answer
         self._waiting: dict[Key, list[tuple[Item, asyncio.Future[Result]]]] = {}
+        self._turns = asyncio.Semaphore(passes)
 
     async def ask(self, key: Key, item: Item) -> Result:
         """Return the item's result."""
         if self.most == 1:
             return (await self._answer(key, (item,)))[0]
         others = self._waiting.get(key)
-        if others is not None and len(others) < self.most - 1:
-            future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-            others.append((item, future))
-            try:
-                return await future
-            except _Alone:
-                return (await self._answer(key, (item,)))[0]
-        return await self._lead(key, item)
+        if others is None or len(others) == self.most - 1:
+            return await self._lead(key, item)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        others.append((item, future))
+        try:
+            return await future
+        except _Alone:
+            return (await self._answer(key, (item,)))[0]
 
     async def _lead(self, key: Key, item: Item) -> Result:
         others = self._waiting[key] = []
         try:
+            await self._gather_company(key, others)
             try:
-                await asyncio.sleep(0)
+                first, *results = await self._answer(key, [item, *(other for other, _ in others)])
             finally:
-                if self._waiting.get(key) is others:
-                    del self._waiting[key]
-            first, *results = await self._answer(key, [item, *(other for other, _ in others)])
+                self._turns.release()
         except BaseException as error:
             for _, future in others:
                 if not future.done():
@@ -68,3 +72,12 @@ class Together(Generic[Key, Item, Result]):
             if not future.done():
                 future.set_result(result)
         return first
+
+    async def _gather_company(self, key: Key, others: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        """Wait for the next turn of the loop and for a free pass; who asks from then on begins another."""
+        try:
+            await asyncio.sleep(0)
+            await self._turns.acquire()
+        finally:
+            if self._waiting.get(key) is others:
+                del self._waiting[key]

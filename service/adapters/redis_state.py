@@ -34,8 +34,8 @@ from service.ports import CapCheck, FactPlan, Gathered, Offer, Recorded, StoreUn
 from service.together import Together
 
 ANSWER_DAYS = 1.0
-MOST_TOGETHER = 64
-"""Records that share a pipeline."""
+MOST_TOGETHER, PASSES = 64, 2
+"""Records that share a pipeline, and pipelines at once."""
 
 
 class RedisState:
@@ -61,7 +61,7 @@ class RedisState:
         self._gathering = RedisGather(features, state, layout, facts)
         self._decision_ttl_ms = int(decision_ttl_days * SECONDS_PER_DAY * 1000)
         self._record, self._switch = Script.read("record"), Script.read("switch")
-        self._recording: Together[float, Call, Reply] = Together(self._record_all, MOST_TOGETHER)
+        self._recording: Together[float, Call, Reply] = Together(self._record_all, MOST_TOGETHER, PASSES)
 
     async def gather(
         self, plan: FactPlan, customer_ids: Sequence[str], channel: str, now: float, deadline_seconds: float
