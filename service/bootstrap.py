@@ -21,6 +21,7 @@ from service.adapters.connection import Link
 from service.adapters.decision_log import CatalogueShelf, StoredDecisions
 from service.adapters.embedded import EmbeddedServer
 from service.adapters.evidence_reader import EvidenceReader
+from service.adapters.explainer import ChildExplainer
 from service.adapters.past_versions import PastVersions
 from service.adapters.redis_gather import FactSource
 from service.adapters.redis_journal import RedisJournal
@@ -31,7 +32,7 @@ from service.decision.engine import CompiledCatalogue, compile_catalogue
 from service.decision.model import Request
 from service.feedback import Feedback
 from service.online import Ask, Decided, Online, Serving
-from service.ports import Bundle, BundleRefused, Clock, CustomerState, DecisionLog, Journal, StoreUnavailable
+from service.ports import Bundle, BundleRefused, Clock, CustomerState, DecisionLog, Explainer, Journal, StoreUnavailable
 from service.settings import Settings
 
 log = logging.getLogger("nba")
@@ -157,6 +158,7 @@ class Runtime:
     breakers: Mapping[str, Breaker] = field(default_factory=dict)
     decisions: DecisionLog | None = None
     past: PastVersions | None = None
+    explainer: Explainer | None = None
 
 
 def join_server(settings: Settings, stack: AsyncExitStack) -> tuple[EmbeddedServer | None, str]:
@@ -251,8 +253,12 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
         breakers = {**state.breakers, "journal": journal_breaker}
         decisions = StoredDecisions(state, settings.lake)
         past = PastVersions(shelf, reloader.bundles, lambda: reloader.serving)
+        explainer = ChildExplainer(settings.var / "models")
+        stack.push_async_callback(explainer.close)
         feedback = Feedback(journal, clock)
-        yield Runtime(settings, clock, state, journal, online, feedback, reloader, breakers, decisions, past)
+        yield Runtime(
+            settings, clock, state, journal, online, feedback, reloader, breakers, decisions, past, explainer
+        )
 
 
 def sdk_reader(settings: Settings, features_url: str) -> FactSource:

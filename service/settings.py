@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     gather_deadline_ms: float = Field(
         10.0, gt=0, description="How long a decision waits for facts, contacts and switches."
     )
+    explain_deadline_ms: float = Field(
+        50.0, gt=0, description="How long after its start a decision with explain: full may wait for contributions."
+    )
     record_deadline_ms: float = Field(30.0, gt=0, description="How long a decision waits for its reservation and log.")
     intake_deadline_ms: float = Field(1000.0, gt=0, description="How long an outcome or event waits for the journal.")
     reload_seconds: float = Field(

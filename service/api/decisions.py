@@ -17,6 +17,7 @@ from service.api.problems import ProblemError, invalid_field
 from service.api.replies import encode, metrics_of, not_loaded, parse, respond, runtime_of, serving_of, vitals_of
 from service.decision.model import Catalogue
 from service.decision.model import Request as Asked
+from service.explanation import chosen_of, explain
 from service.online import Ask, Decided, IdempotencyConflict, NothingLoaded, Repeat, UnknownCustomer
 
 router = APIRouter(route_class=DecideRoute)
@@ -54,6 +55,8 @@ async def decisions(request: Request) -> Response:
         decided, answer = await runtime_of(request).online.decide(
             ask, lambda decided: encode(answer_of(decided, asked.locale, asked.explain))
         )
+        if asked.explain == "full" and isinstance(decided, Decided):
+            answer = await explained(request, decided, asked, started)
     except NothingLoaded:
         raise not_loaded() from None
     except UnknownCustomer:
@@ -72,6 +75,18 @@ async def decisions(request: Request) -> Response:
     if isinstance(decided, Repeat):
         response.headers["Idempotent-Replay"] = "true"
     return response
+
+
+async def explained(request: Request, decided: Decided, asked: schemas.DecisionAsk, started: float) -> bytes:
+    """Return the answer with contributions, or with why there are none, within the deadline of an explanation."""
+    runtime, serving = runtime_of(request), decided.serving
+    chosen = chosen_of(
+        serving.bundle.digest, serving.catalogue, serving.scorer, decided.batch, decided.decisions, decided.customer
+    )
+    left = runtime.settings.explain_deadline_ms / 1000 - (perf_counter() - started)
+    answer = answer_of(decided, asked.locale, asked.explain)
+    answer["explanation"] = await explain(runtime.explainer, chosen, left)
+    return encode(answer)
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -94,7 +109,7 @@ def request_of(asked: schemas.DecisionAsk, catalogue: Catalogue) -> Asked:
     context = context_of(asked, catalogue, problems)
     if problems:
         raise ProblemError(422, "invalid-field", f"{problems[0][0]}: {problems[0][1]}.", problems)
-    return Asked(asked.channel, placements, context, tuple(asked.issues), asked.limit)
+    return Asked(asked.channel, placements, context, tuple(asked.issues), asked.limit, asked.locale or "")
 
 
 def placements_of(

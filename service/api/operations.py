@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.api import schemas
 from service.api.access import AdminRoute, ReadRoute
@@ -18,12 +18,17 @@ from service.catalogue.loader import to_jsonable
 from service.customer import customer_view
 from service.decision.model import Catalogue
 from service.decision.record import DecisionRow
+from service.decision.replay import batch_of
+from service.explanation import chosen_of, unavailable
+from service.explanation import explain as explanation_of
 from service.past import Past, look_back, past_view
 from service.ports import StoreUnavailable
 
 health, views, switches = APIRouter(), APIRouter(route_class=ReadRoute), APIRouter(route_class=AdminRoute)
 PathId = Annotated[str, Path(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
 Scope = Literal["all", "issue", "group", "action", "channel"]
+EXPLAIN_SECONDS = 15.0
+"""How long a past decision's explanation may take: nobody waits for it at a till."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -76,8 +81,13 @@ async def customer(request: Request, customer_id: PathId) -> Response:
 @views.get(
     "/v1/decisions/{decision_id}", responses=problems(404, 422, 503), summary="A decision that was made, and why"
 )
-async def decision(request: Request, decision_id: PathId) -> Response:
-    """Return what was shown and why everything else was not, as it was logged."""
+async def decision(
+    request: Request, decision_id: PathId, explain: Annotated[Literal["chosen", "full"], Query()] = "chosen"
+) -> Response:
+    """Return what was shown and why everything else was not, as it was logged, and whether it is the same made anew.
+
+    `explain=full` adds what each fact contributed to the propensities of the chosen.
+    """
     runtime = runtime_of(request)
     try:
         row = await runtime.decisions.find(decision_id) if runtime.decisions is not None else None
@@ -85,7 +95,19 @@ async def decision(request: Request, decision_id: PathId) -> Response:
         raise ProblemError(503, "store", "The store does not answer.", retry_after=1) from None
     if row is None:
         raise ProblemError(404, "unknown-decision", "No decision of this id is in the log.")
-    return respond(past_view(await asyncio.to_thread(_look_back, runtime, row)))
+    past = await asyncio.to_thread(_look_back, runtime, row)
+    view = past_view(past)
+    if explain == "full":
+        view["explanation"] = await _explained(runtime, past)
+    return respond(view)
+
+
+async def _explained(runtime: Runtime, past: Past) -> dict[str, Any]:
+    if past.catalogue is None or past.decisions is None or past.scorer is None:
+        return unavailable(past.why)
+    batch = batch_of(past.row, past.catalogue.columns.layout)
+    chosen = chosen_of(past.row.bundle_digest, past.catalogue, past.scorer, batch, past.decisions)
+    return await explanation_of(runtime.explainer, chosen, EXPLAIN_SECONDS)
 
 
 def _look_back(runtime: Runtime, row: DecisionRow) -> Past:

@@ -164,7 +164,7 @@ class BundleScorer:
         """Score pairs of customer and action, (n_pairs,) calibrated probabilities; see `Scorer.score`."""
         if not len(actions):
             return np.empty(0)
-        rows = self._rows(batch, as_of, customers, actions, now)
+        rows = self.rows(batch, as_of, customers, actions, now)
         return self._calibrator.apply(self._predict(rows), self._issues[actions])
 
     def uplift(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats | None:
@@ -175,13 +175,22 @@ class BundleScorer:
         uplift: Floats = intercepts.copy()
         is_scored = slopes > 0
         if is_scored.any():
-            rows = self._rows(batch, as_of, customers[is_scored], actions[is_scored], now)
+            rows = self.rows(batch, as_of, customers[is_scored], actions[is_scored], now)
             uplift[is_scored] += slopes[is_scored] * self._effect.predict(rows)
         return uplift
 
-    def _rows(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
-        """Lay out the model's rows; who is unknown is the typical new customer."""
+    def rows(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
+        """Return the model's rows, (n_pairs, n_inputs); who is unknown is the typical new customer."""
         if not batch.is_known.all():
             as_of = as_of.copy()
             as_of[:, ~batch.is_known] = self._columns.as_of(self._cold_start.facts(now), now)
         return self._input.rows(as_of, customers, actions, self._table)
+
+    def calibrated(self, contributions: Floats, actions: Ints) -> Floats:
+        """Turn contributions to raw log-odds, the last of a row its base, into those to the calibrated ones."""
+        return self._calibrator.contributions(contributions, self._issues[actions])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Columns of a model row, (n_inputs,)."""
+        return self._input.names

@@ -70,3 +70,17 @@ class Calibrator:
         # exp of minus the magnitude never overflows; both branches are exact mirror images.
         small = np.exp(-np.abs(log_odds))
         return np.where(log_odds >= 0, 1.0, small) / (1.0 + small)
+
+    def contributions(self, raw: Floats, issues: Floats) -> Floats:
+        """Scale contributions so that they add up to the calibrated log-odds instead of the raw ones.
+
+        Args:
+            raw: (n, k + 1), the last column the base. issues: (n,) as of `apply`.
+
+        Returns:
+            (n, k + 1): each times the slope of the row's line, and the intercept added to the base.
+        """
+        code = issues.astype(np.int64)
+        scaled: Floats = raw * self.slopes[code][:, None]
+        scaled[:, -1] += self.intercepts[code]
+        return scaled
