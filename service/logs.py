@@ -12,11 +12,12 @@ import logging
 import sys
 import threading
 import traceback
-from contextlib import suppress
+from asyncio import _get_running_loop
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -88,6 +89,35 @@ class JsonLines(logging.Formatter):
         return kind
 
 
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to a stream; those that come with each request together, once a turn of the event loop."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._waiting: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line now, or at the end of the turn where it comes with a request."""
+        try:
+            line = self.format(record) + self.terminator
+            loop = _get_running_loop() if hasattr(record, "fields") else None
+            self._waiting.append(line)
+            if loop is None:
+                self.flush()
+            elif len(self._waiting) == 1:
+                loop.call_soon(self.flush)
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self.lock or nullcontext(), suppress(OSError, ValueError):  # a reader that went away ends no request
+            waiting, self._waiting = self._waiting, []
+            if waiting:
+                self.stream.write("".join(waiting))
+            super().flush()
+
+
 def where(trace: TracebackType | None) -> list[str]:
     """Return the innermost frames as `file:line function`, without the code's text or any value."""
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)[-MAX_FRAMES:]]
@@ -100,7 +130,7 @@ def set_up_logs(level: str, *, trusts_all: bool = False) -> None:
         level: The least level that is written.
         trusts_all: As of `JsonLines`.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LineHandler(sys.stderr)
     handler.setFormatter(JsonLines(trusts_all=trusts_all))
     root = logging.getLogger()
     for old in list(root.handlers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -22,7 +23,7 @@ from service.adapters.parquet_lake import UnreadableEntry
 from service.api.draining import Draining
 from service.api.observed import Observed
 from service.api.vitals import Vitals
-from service.logs import JsonLines, current_request, write_line
+from service.logs import JsonLines, LineHandler, current_request, write_line
 from service.ports import StoreUnavailable
 from service.tracing import Tracing, open_tracing
 from tests.served import Served
@@ -326,3 +327,27 @@ def test_traces_are_off_unless_asked_for() -> None:
         assert "opentelemetry-exporter-otlp-proto-http" in lines(stream)[0]["event"]
     else:
         found.close()
+
+
+def test_lines_of_requests_are_written_once_a_turn_and_in_order() -> None:
+    """What comes with a request waits for the end of the loop's turn; any other line is written at once, after them."""
+    stream = io.StringIO()
+    handler = LineHandler(stream)
+    handler.setFormatter(JsonLines())
+    logger = logging.Logger("nba.turns")
+    logger.addHandler(handler)
+    written: list[int] = []
+
+    async def say() -> None:
+        for i in range(3):
+            write_line(logger, logging.INFO, "request", {"i": i})
+        written.append(stream.getvalue().count("\n"))
+        await asyncio.sleep(0)
+        written.append(stream.getvalue().count("\n"))
+        write_line(logger, logging.INFO, "request", {"i": 3})
+        logger.warning("at once")
+        written.append(stream.getvalue().count("\n"))
+
+    asyncio.run(say())
+    assert written == [0, 3, 5]
+    assert [line.get("i", line["event"]) for line in lines(stream)] == [0, 1, 2, 3, "at once"]

@@ -6,8 +6,10 @@ decision id carries it, the random key of a decision.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b, sha256
 
 PARTITIONS = 64
@@ -23,14 +25,22 @@ CONTACTS_DAYS = 92.0
 """How far back contacts are kept and counted: no cap may have a longer window."""
 
 
+_DECISION_ID = re.compile("([0-9]{2})-[0-9a-f]{32}")
+
+
+@lru_cache(maxsize=1024)
+def _digest(customer_id: str) -> bytes:
+    return blake2b(customer_id.encode(), digest_size=16).digest()
+
+
 def customer_digest(customer_id: str) -> str:
     """Return the 32 hex digits that stand for the customer in keys, so that no byte of an id can shape a key."""
-    return blake2b(customer_id.encode(), digest_size=16).hexdigest()
+    return _digest(customer_id).hex()
 
 
 def partition_of(customer_id: str) -> int:
     """Return the customer's partition, 0..63."""
-    return int.from_bytes(blake2b(customer_id.encode(), digest_size=16).digest()[:2], "big") % PARTITIONS
+    return int.from_bytes(_digest(customer_id)[:2], "big") % PARTITIONS
 
 
 def tag(partition: int) -> str:
@@ -50,10 +60,10 @@ def derived_token(idempotency_key: str, customer_id: str) -> bytes:
 
 def partition_of_decision(decision_id: str) -> int | None:
     """Return the partition that a decision id carries, or None where the text is no decision id."""
-    head, _, token = decision_id.partition("-")
-    if len(head) != 2 or len(token) != 32 or not head.isdecimal() or not set(token) <= set("0123456789abcdef"):
+    found = _DECISION_ID.fullmatch(decision_id)
+    if found is None:
         return None
-    partition = int(head)
+    partition = int(found[1])
     return partition if partition < PARTITIONS else None
 
 
