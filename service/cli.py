@@ -35,7 +35,7 @@ key_app = typer.Typer(no_args_is_help=True, help="Make API keys.")
 app.add_typer(key_app, name="key")
 app.add_typer(log_app, name="log")
 console = Console(stderr=True)
-NEEDS_FEAST = ("apply", "materialize", "train", "prepare", "agent", "worker", "demo")
+NEEDS_FEAST = ("apply", "materialize", "replay", "train", "prepare", "agent", "worker", "demo")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -301,7 +301,7 @@ def check(path: Annotated[Path | None, typer.Argument(help="Default: the catalog
 @key_app.command("new")
 def key_new(
     name: Annotated[str, typer.Option(help="Who will use it.")],
-    scopes: Annotated[str, typer.Option(help="Some of decide, outcome, read, admin, with commas.")],
+    scopes: Annotated[str, typer.Option(help="Some of decide, outcome, read, admin, erase, with commas.")],
 ) -> None:
     """Make an API key: the key on the first line, once and never again; its entry for NBA_API_KEYS on the second."""
     from service.api.keys import new_key

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from training import registry_commands, simulate_command
 from training.pipeline import CHECKOUT, Step, run_steps
 
 console = Console(stderr=True)
@@ -20,7 +21,9 @@ MlflowUri = Annotated[str, typer.Option(envvar="NBA_MLFLOW_URI", help="MLflow tr
 DEFAULT_VAR = CHECKOUT / "var"
 DEFAULT_CATALOGUE = CHECKOUT / "service" / "catalogue.yaml"
 DEFAULT_MLFLOW = f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}"
-MODEL_MODULES = ("dataset", "train", "calibrate", "evaluate", "documents", "reports", "registry")
+MODEL_MODULES = (
+    "dataset", "train", "calibrate", "evaluate", "documents", "reports", "registry", "held_out", "gate", "model_card",
+)  # fmt: skip
 MODEL_CODE = ("features/matrix.py", *(f"training/{name}.py" for name in MODEL_MODULES))
 FACTS_CODE = ("features/layout.py", "features/contract.py", "features/facts.py")
 
@@ -135,3 +138,18 @@ def register(app: typer.Typer) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, out, compression="zstd")
         console.print(f"nba: {summary(table)} in {out}")
+
+    registry_commands.register(app)
+    simulate_command.register(app)
+
+    @app.command("replay")
+    def replay_command(
+        since: Annotated[datetime | None, typer.Option(help="First moment, UTC; default: all.")] = None,
+        until: Annotated[datetime | None, typer.Option(help="Moment to stop before, UTC; default: all.")] = None,
+        var: Var = DEFAULT_VAR,
+    ) -> None:
+        """Replay the past's events through the fold, in memory, and bring the facts online: the twin of materialize."""
+        from training.replay import replay
+
+        first, last = (None if moment is None else moment.replace(tzinfo=UTC) for moment in (since, until))
+        console.print(f"nba: {replay(var / 'history', first, last, console=console)}")

@@ -53,7 +53,7 @@ class FixedClock:
     ],
 )
 def test_the_moment_is_as_told_unless_it_is_missing_or_ahead(said: float, taken: float, flags: tuple[str, ...]) -> None:
-    """No moment means now; more than five minutes ahead becomes now and is flagged; the past is believed, and flagged."""
+    """No moment means now; more than five minutes ahead becomes now; the past is believed; both are flagged."""
     outcome = checked_outcome(Outcome("o", "d", "a", "click", None, said), NOW)
     event = checked_event(Event("e", "c", "purchase", said, PURCHASE), NOW)
     assert (outcome.occurred_at, outcome.flags) == (event.occurred_at, event.flags) == (taken, flags)
