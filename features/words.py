@@ -24,6 +24,7 @@ _ACTION = {
 }
 _RATIOS = {name: (above, below) for name, above, below in RATIOS}
 _BY_COLUMN = {fact.column: fact for fact in LAYOUT.facts.values() if fact.kind not in (Kind.ANCHOR, Kind.RECENT)}
+_AGES = {f"age_days({view.name})": view.name for view in LAYOUT.views}
 _JOURNEY_VIEWS = tuple(
     dict.fromkeys(
         LAYOUT.view_of[f.name] for f in LAYOUT.facts.values() if f.kind is Kind.RECENT or f.name == "first_seen_at"
@@ -44,6 +45,8 @@ def describe(column: str) -> str:
 def views_of(column: str) -> tuple[str, ...]:
     """Return the views whose facts a column is made of; none for what is no column of the customer."""
     name = column.partition("__")[0]
+    if name in _AGES:
+        return (_AGES[name],)
     if name in _BY_COLUMN:
         return (LAYOUT.view_of[_BY_COLUMN[name].name],)
     if name in _RATIOS:

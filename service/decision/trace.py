@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from features.layout import SECONDS_PER_DAY
+from features.layout import SECONDS_PER_DAY, View
+from features.matrix import FUTURE_SECONDS
 from features.words import views_of
 from service.decision.arbitration import factors_on
 from service.decision.compiled import CompiledCatalogue
@@ -72,8 +73,18 @@ def _ages(decisions: Decisions, catalogue: CompiledCatalogue, view_times: Floats
     ages: Ages = {}
     for view, written in zip(catalogue.columns.layout.views, view_times.tolist(), strict=True):
         days = (decisions.now - written) / SECONDS_PER_DAY  # NaN where it was never written, and no NaN is greater
-        ages[view.name] = {"age_days": None if math.isnan(days) else days, "is_stale": days > view.max_age_days}
+        ages[view.name] = {"age_days": None if math.isnan(days) else days, "is_stale": is_stale(view, days)}
     return ages
+
+
+def is_stale(view: View, days: float) -> bool:
+    """Say whether a view of an age counts as missing: too old, or stamped in the future; one never written is not."""
+    return days > view.max_age_days or days * SECONDS_PER_DAY < -FUTURE_SECONDS
+
+
+def persona_of(decisions: Decisions, catalogue: CompiledCatalogue, i: int) -> str | None:
+    """Return the persona of customer `i`, or None where it fits none or the catalogue has none."""
+    return str(_value(decisions, catalogue, i, PERSONA) or "") or None if catalogue.catalogue.personas else None
 
 
 def _entry(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int, ages: Ages) -> dict[str, Any]:
