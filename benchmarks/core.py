@@ -22,7 +22,17 @@ from features.matrix import Columns
 from service.catalogue.loader import load_catalogue
 from service.catalogue.rules import parse_rule
 from service.decision.engine import CompiledCatalogue, compile_catalogue, decide
-from service.decision.model import Catalogue, Contacts, CustomerBatch, Exploration, Request, Rule, Scoring, Stage
+from service.decision.model import (
+    Catalogue,
+    Contacts,
+    CustomerBatch,
+    Exploration,
+    Request,
+    Rule,
+    Scoring,
+    Showing,
+    Stage,
+)
 
 NOW = 1_514_592_000.0
 CHUNK = 512
@@ -48,12 +58,12 @@ def customers(columns: Columns, n: int, seed: int = 0) -> CustomerBatch:
         np.repeat(np.arange(n), 10),
         NOW - rng.uniform(0, 60 * SECONDS_PER_DAY, size),
         tuple(rng.choice(["decision", "impression"], size).tolist()),
-        ("upsell_cheese",) * size,
-        ("app",) * size,
+        tuple(f"d{k}" for k in range(size)),
+        (Showing("upsell_cheese", "upsell", "fresh", "upsell_cheese.app", "app", True, "app_home"),) * size,
     )
     ids = tuple(f"customer-{i}" for i in range(n))
     views = np.full((len(layout.views), n), NOW)
-    return CustomerBatch(ids, facts, views, np.ones(n, bool), np.ones(n, np.int8), contacts)
+    return CustomerBatch(ids, facts, views, np.ones(n, bool), ({"marketing": 1},) * n, contacts)
 
 
 def widened(catalogue: Catalogue, columns: Columns, copies: int) -> Catalogue:
@@ -97,7 +107,7 @@ def median_us(run: Callable[[], object], repeats: int) -> float:
 
 def chunked(batch: CustomerBatch, catalogue: CompiledCatalogue, keys: NDArray[np.uint64]) -> None:
     """Decide for a batch in chunks; contacts are left out, they would be split by the caller's partitions."""
-    none = Contacts(np.empty(0, np.int64), np.empty(0), (), (), ())
+    none = Contacts.none()
     for start in range(0, len(batch.customer_ids), CHUNK):
         part = slice(start, start + CHUNK)
         facts, views = np.ascontiguousarray(batch.facts[:, part]), batch.view_times[:, part]

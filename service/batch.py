@@ -106,7 +106,7 @@ class Batch:
                 return without_log(decided, request, error.reason)
             if not recorded.refused:
                 return decided
-            decided = reselect(decided, recorded.refused)
+            decided = reselect(decided, recorded.refused, recorded.denied_by)
 
 
 def rows_of(decided: Decided) -> Iterator[dict[str, Any]]:

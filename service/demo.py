@@ -196,7 +196,7 @@ async def _stages_of(runtime: Runtime, ids: list[str], found: dict[str, str], co
     for i in np.flatnonzero(~np.isnan(codes)):
         stage = STAGES[int(codes[i])]
         counts[stage] += 1
-        if batch.consents[i] == 1 and i not in contacted:
+        if batch.consents[i].get("marketing") == 1 and i not in contacted:
             found.setdefault(stage, ids[i])
 
 

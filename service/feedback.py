@@ -15,10 +15,11 @@ from hashlib import blake2b
 from typing import Any, TypeVar
 
 from features.events import EVENT_TYPES, EventError, check_event
+from service.catalogue.time_zones import clock_of
 from service.ports import Clock, Event, Journal, Outcome, Receipt
 
 OUTCOME_TYPES = ("impression", "click", "accept", "reject", "conversion")
-CONSENT_EVENT = "consent_changed"
+CONSENT_EVENT, TIME_ZONE_EVENT = "consent_changed", "time_zone_changed"
 SKEW_SECONDS = 300.0
 """What is said to lie further ahead than this is given the present moment and flagged `clock_skew`."""
 LATE_SECONDS = 86_400.0
@@ -26,6 +27,7 @@ LATE_SECONDS = 86_400.0
 MAX_ID = 128
 
 _CONSENT_FIELDS = ("channel", "purpose", "granted", "source", "expiry")
+_TIME_ZONE_FIELDS = ("time_zone", "source")
 Item = TypeVar("Item", Outcome, Event)
 
 
@@ -102,8 +104,10 @@ def checked_event(event: Event, now: float) -> Event:
     properties = event.properties
     if event.type == CONSENT_EVENT:
         properties = checked_consent(properties)
+    elif event.type == TIME_ZONE_EVENT:
+        properties = checked_time_zone(properties)
     elif event.type not in EVENT_TYPES:
-        raise Refused(f"type: is none of {', '.join((*EVENT_TYPES, CONSENT_EVENT))}")
+        raise Refused(f"type: is none of {', '.join((*EVENT_TYPES, CONSENT_EVENT, TIME_ZONE_EVENT))}")
     else:
         check_event(event.type, properties)
     body = [event.customer_id, event.type, properties, _said(event.occurred_at)]
@@ -112,16 +116,33 @@ def checked_event(event: Event, now: float) -> Event:
 
 def checked_consent(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return the properties of a consent: channel, purpose, granted, source, and expiry in Unix seconds or None."""
-    for name in said:
-        if name not in _CONSENT_FIELDS:
-            raise Refused(f"properties: has a field that is not known here (known: {', '.join(_CONSENT_FIELDS)})")
+    _check_fields(said, _CONSENT_FIELDS)
     for name in ("channel", "purpose", "source"):
-        value = said.get(name)
-        if not isinstance(value, str) or not 0 < len(value) <= 100 or "|" in value:
-            raise Refused(f"properties.{name}: must be a text of 1 to 100 characters without '|'")
+        _check_word(said, name)
     if not isinstance(said.get("granted"), bool):
         raise Refused("properties.granted: must be true or false")
     return {**said, "expiry": _moment(said.get("expiry"))}
+
+
+def checked_time_zone(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties of a customer's time zone: time_zone, and source if it is said."""
+    _check_fields(said, _TIME_ZONE_FIELDS)
+    for name in ("time_zone", "source") if "source" in said else ("time_zone",):
+        _check_word(said, name)
+    if clock_of(said["time_zone"]) is None:
+        raise Refused("properties.time_zone: must be a name of the IANA time zone database, e.g. Europe/Lisbon")
+    return dict(said)
+
+
+def _check_fields(said: Mapping[str, Any], known: Sequence[str]) -> None:
+    if any(name not in known for name in said):
+        raise Refused(f"properties: has a field that is not known here (known: {', '.join(known)})")
+
+
+def _check_word(said: Mapping[str, Any], name: str) -> None:
+    value = said.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= 100 or "|" in value:
+        raise Refused(f"properties.{name}: must be a text of 1 to 100 characters without '|'")
 
 
 def _moment(value: object) -> float | None:

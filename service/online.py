@@ -15,13 +15,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from service.catalogue.time_zones import local_times
 from service.decision import record as log
 from service.decision.engine import CompiledCatalogue, decide, select_again
 from service.decision.log_row import write_row
-from service.decision.model import CustomerBatch, Decisions, Evidence, Request, Scorer
+from service.decision.model import CustomerBatch, Decisions, Evidence, LocalTimes, Request, Scorer
 from service.ports import (
     Bundle,
     CapCheck,
+    Caps,
     Clock,
     CustomerState,
     EvidenceSource,
@@ -85,6 +87,7 @@ class Decided:
 
     Attributes:
         customer: Where the customer stands in `batch` and `decisions`, which it may share with others.
+        denied_by: Caps that refused a reservation, one a refusal.
     """
 
     decision_id: str
@@ -95,6 +98,7 @@ class Decided:
     degraded_reasons: tuple[str, ...]
     reselected: bool = False
     customer: int = 0
+    denied_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,7 +197,7 @@ class Online:
             if not recorded.refused:
                 return decided, answer
             refused = recorded.refused if attempt < MAX_RESELECTIONS else tuple(o.action_id for o in offers_of(decided))
-            decided = reselect(decided, refused)
+            decided = reselect(decided, refused, recorded.denied_by)
         return decided, write_answer(decided)
 
     async def _try_to_record(self, ask: Ask, decided: Decided, answer: bytes) -> Recorded | StoreUnavailable:
@@ -215,12 +219,24 @@ def decide_all(
     evidence: Evidence | None = None,
 ) -> list[Decided]:
     """Run the pure core over a batch, and hand each customer its decision."""
+    gathered = localised(gathered, serving.catalogue.catalogue.zone.name, now)
     batch, keys = gathered.batch, keys_of(gathered.batch, decision_ids)
     decisions = decide(batch, request, serving.catalogue, serving.scorer, now, keys, evidence=evidence)
     return [
         Decided(decision_id, batch.customer_ids[i], serving, batch, decisions, degraded(gathered, i), customer=i)
         for i, decision_id in enumerate(decision_ids)
     ]
+
+
+def localised(gathered: Gathered, default: str, now: float) -> Gathered:
+    """Give customers the calendar of their own zone, or of `default`; one that is not known degrades the decision."""
+    batch, reasons = gathered.batch, gathered.reasons
+    names = batch.time_zones or ("",) * len(batch.customer_ids)
+    local, is_unknown = local_times(names, default, now)
+    if any(is_unknown):
+        told = [{*mine, "time_zone_unknown"} if lost else mine for mine, lost in zip(reasons, is_unknown, strict=True)]
+        reasons = tuple(tuple(sorted(mine)) for mine in told)
+    return Gathered(replace(batch, local=local), reasons)
 
 
 def keys_of(batch: CustomerBatch, decision_ids: Sequence[str]) -> NDArray[np.uint64]:
@@ -245,14 +261,15 @@ def without_log(decided: Decided, request: Request, reason: str) -> Decided:
     return decide_all(decided.serving, gathered, request, before.now, [decided.decision_id], before.evidence)[0]
 
 
-def reselect(decided: Decided, refused: Sequence[str]) -> Decided:
-    """Select again without the refused actions."""
+def reselect(decided: Decided, refused: Sequence[str], denied_by: Sequence[str]) -> Decided:
+    """Select again without the actions that these caps refused."""
     catalogue, i = decided.serving.catalogue, decided.customer
     keys = np.zeros(len(decided.decisions.arms), dtype=np.uint64)
     keys[i] = log.random_key(decided.decision_id, decided.customer_id)
     positions = [catalogue.catalogue.index[action] for action in refused]
     decisions = select_again(decided.decisions, catalogue, i, positions, keys)
-    return replace(decided, decisions=decisions, reselected=True)
+    denied = (*decided.denied_by, *denied_by)
+    return replace(decided, decisions=decisions, reselected=True, denied_by=denied)
 
 
 def offers_of(decided: Decided) -> Iterator[Offer]:
@@ -267,29 +284,36 @@ def offers_of(decided: Decided) -> Iterator[Offer]:
             action.group,
             treatment.id,
             action.is_marketing,
+            choice.placement,
             propensity=float(decided.decisions.propensities[decided.customer, choice.candidate]),
             half_life_days=catalogue.exploration.half_life_days,
         )
 
 
-def cap_checks(catalogue: CompiledCatalogue, channel: str, now: float) -> tuple[CapCheck, ...]:
-    """Return the catalogue's caps on a channel with their windows resolved to a moment."""
-    return tuple(
-        CapCheck(cap.id, cap.scope, cap.scope_id, cap.counted, cap.limit, now - cap.window_seconds, cap.channels)
-        for cap in catalogue.catalogue.caps
-        if not cap.channels or channel in cap.channels
-    )
+def caps_of(decided: Decided) -> Caps:
+    """Return the caps on the decision's channel, their windows resolved to moments by the customer's calendar."""
+    decisions, catalogue = decided.decisions, decided.serving.catalogue
+    batch, channel = decided.batch, decisions.request.channel
+    local = (batch.local or LocalTimes.utc(decisions.now, len(batch.customer_ids))).only(decided.customer)
+    since = catalogue.caps.since(decisions.now, local)[0].tolist()
+    checks = [
+        CapCheck(
+            c.id, c.scope, c.scope_id, c.counted, c.limit, since[p], c.channels, c.placements, c.unit
+        )
+        for p, c in enumerate(catalogue.catalogue.caps)
+        if not c.channels or channel in c.channels
+    ]  # fmt: skip
+    return Caps(tuple(checks), catalogue.catalogue.reservations)
 
 
 async def record_one(
     state: CustomerState, decided: Decided, ask: Ask, answer: bytes | None, deadline_seconds: float
 ) -> Recorded:
     """Reserve the offers and append the log row, atomically."""
-    decisions = decided.decisions
     return await state.record(
         row_of(decided),
         tuple(offers_of(decided)),
-        cap_checks(decided.serving.catalogue, decisions.request.channel, decisions.now),
+        caps_of(decided),
         answer=answer,
         request_digest=ask.digest,
         deadline_seconds=deadline_seconds,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from service.decision.compiled import CompiledCatalogue
@@ -63,6 +63,7 @@ class Offer:
     """One shown action. A cap of scope `all` counts every one of them, of scope `marketing` those that need consent.
 
     Attributes:
+        placement: Where it stands; "" where that does not matter to any cap.
         propensity: How many positives are expected of showing it.
         half_life_days: After this long an outcome counts half as evidence.
     """
@@ -72,13 +73,18 @@ class Offer:
     group: str
     treatment_id: str
     is_marketing: bool = True
+    placement: str = ""
     propensity: float = 0.0
     half_life_days: float = 28.0
 
 
 @dataclass(frozen=True, slots=True)
 class CapCheck:
-    """A cap as the atomic script checks it; scope and counted as in `model.Cap`."""
+    """A cap as the atomic script checks it: as `model.Cap`, with its window resolved to a moment.
+
+    Attributes:
+        since: Contacts after that moment count.
+    """
 
     id: str
     scope: str
@@ -87,6 +93,20 @@ class CapCheck:
     limit: int
     since: float
     channels: tuple[str, ...]
+    placements: tuple[str, ...] = ()
+    unit: str = "action"
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """All caps that a channel's offers are checked against.
+
+    Attributes:
+        reservations: channel -> seconds that a decision without an impression counts as one, where not the default.
+    """
+
+    checks: tuple[CapCheck, ...] = ()
+    reservations: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +115,13 @@ class Recorded:
 
     Attributes:
         refused: Actions whose cap was used up meanwhile; then nothing was reserved and nothing logged.
+        denied_by: The cap of each of these.
         repeat: The answer of an earlier decision under the same id, to be given again; else None.
         conflict: The same id stood for another request.
     """
 
     refused: tuple[str, ...] = ()
+    denied_by: tuple[str, ...] = ()
     repeat: bytes | None = None
     conflict: bool = False
 
@@ -116,7 +138,7 @@ class CustomerState(Protocol):
         self,
         row: DecisionRow,
         offers: Sequence[Offer],
-        caps: Sequence[CapCheck],
+        caps: Caps,
         *,
         answer: bytes | None,
         request_digest: str,
@@ -135,7 +157,7 @@ class CustomerState(Protocol):
         """Return (request digest, answer) kept for a decision made under an Idempotency-Key."""
 
     async def contacts_of(self, customer_id: str, now: float) -> Mapping[str, Any]:
-        """Return consents and contacts for `GET /v1/customers/{id}`. Raises StoreUnavailable."""
+        """Return consents, time zone and contacts for `GET /v1/customers/{id}`. Raises StoreUnavailable."""
 
     async def set_switch(self, scope: str, scope_id: str, *, paused: bool, who: str, why: str, now: float) -> None:
         """Pause or resume; the next decision of every process obeys. Raises StoreUnavailable."""

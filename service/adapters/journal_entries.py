@@ -28,8 +28,8 @@ class KnownDecision(msgspec.Struct, array_like=True, frozen=True):
     customer_digest: str
     decision_time: float
     channel: str
-    offers: tuple[tuple[str, str, str, str, bool], ...]
-    """(action_id, issue, group, treatment_id, is_marketing)."""
+    offers: tuple[tuple[str, str, str, str, bool, str], ...]
+    """(action_id, issue, group, treatment_id, is_marketing, placement)."""
     propensities: tuple[float, ...] = ()
     """Of the offers: how many positives are expected of an impression."""
     half_life_seconds: float = EVIDENCE_SECONDS

@@ -168,9 +168,8 @@ def _outcome_row(payload: bytes) -> dict[str, Any]:
         "flags": list(outcome.flags),
     }
     if decision is not None:
-        _, row["issue"], row["group"], row["treatment_id"], _ = next(
-            offer for offer in decision.offers if offer[0] == outcome.action_id
-        )
+        offer = next(offer for offer in decision.offers if offer[0] == outcome.action_id)
+        row["issue"], row["group"], row["treatment_id"] = offer[1:4]
         row["customer_id"], row["channel"] = decision.customer_id, decision.channel
         row["decision_time"] = _microseconds(decision.decision_time)
     return row

@@ -20,7 +20,7 @@ from service.adapters import redis_keys as keys
 from service.adapters.breaker import Breaker
 from service.adapters.connection import Command, Link, Reply
 from service.adapters.feast_reader import FactReader, FactRows
-from service.adapters.state_replies import UNKNOWN, consent_code, contacts_of_batch, switch_of
+from service.adapters.state_replies import Stated, contacts_of_batch, stated, switch_of
 from service.decision.model import Contacts, CustomerBatch
 from service.decision.record import CONTACTS_DAYS
 from service.ports import FactPlan, Gathered, StoreUnavailable
@@ -57,12 +57,12 @@ class RedisGather:
         self, plan: FactPlan, customer_ids: Sequence[str], channel: str, now: float, deadline_seconds: float
     ) -> Gathered:
         """Read all that a decision needs: one pipeline, one deadline. Never raises: what is not there is degraded."""
-        state_asked = _state_commands(customer_ids, channel, now)
+        state_asked = _state_commands(customer_ids, now)
         rows, state_replies = await self._ask_both(plan, customer_ids, state_asked, deadline_seconds)
         n = len(customer_ids)
         common: set[str] = set()  # reasons that hold for all
         facts, view_times, is_known, own = self._believed(rows, n, now, common)
-        contacts, consents, is_loggable = self._decode_state(state_replies, n, channel, now, common)
+        contacts, (consents, time_zones), is_loggable = self._decode_state(state_replies, n, channel, now, common)
         batch = CustomerBatch(
             customer_ids=tuple(customer_ids),
             facts=facts,
@@ -72,6 +72,7 @@ class RedisGather:
             contacts=contacts,
             paused=self._paused,
             is_loggable=is_loggable,
+            time_zones=time_zones,
         )
         shared = tuple(sorted(common))
         return Gathered(batch, tuple(tuple(sorted({*common, *mine})) if mine else shared for mine in own))
@@ -123,27 +124,21 @@ class RedisGather:
 
     def _decode_state(
         self, replies: list[Reply] | None, n: int, channel: str, now: float, common: set[str]
-    ) -> tuple[Contacts, Any, bool]:
-        consents = np.full(n, UNKNOWN, dtype=np.int8)
+    ) -> tuple[Contacts, Stated, bool]:
         if replies is None:
             common.update(("state_unavailable", "log_unavailable"))
-            return contacts_of_batch([], now), consents, False
-        for i in range(n):
-            [consent] = replies[n + i]
-            if consent is not None:
-                consents[i] = consent_code(consent.decode(), now)
+            return Contacts.none(), (({},) * n, ("",) * n), False
         switches = replies[-1]
         if switches or self._paused:
             self._paused = frozenset(switch_of(field) for field in switches[::2])
-        return contacts_of_batch(replies[:n], now), consents, True
+        return contacts_of_batch(replies[:n]), stated(replies[n : 2 * n], channel, now), True
 
 
-def _state_commands(customer_ids: Sequence[str], channel: str, now: float) -> list[Command]:
+def _state_commands(customer_ids: Sequence[str], now: float) -> list[Command]:
     since = repr(now - CONTACTS_DAYS * SECONDS_PER_DAY)
-    purpose = f"{channel}|{keys.MARKETING}"
     return [
         *(("ZRANGEBYSCORE", keys.contacts(c), since, "+inf", "WITHSCORES") for c in customer_ids),
-        *(("HMGET", keys.consent(c), purpose) for c in customer_ids),
+        *(("HGETALL", keys.consent(c)) for c in customer_ids),
         ("HGETALL", keys.SWITCHES),
     ]
 

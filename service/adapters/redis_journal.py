@@ -18,7 +18,7 @@ from service.adapters.journal_entries import as_text, decode_parked, encode
 from service.decision.record import CONTACTS_DAYS, partition_of, tag
 from service.ports import Event, Outcome, Receipt, StoreUnavailable
 
-CONSENT_EVENT = "consent_changed"
+CONSENT_EVENT, TIME_ZONE_EVENT = "consent_changed", "time_zone_changed"
 REASON = "log_unavailable"
 PARKED_DAYS = 1.0
 """How long an outcome waits for its decision in the state; it stays in the lake, where reports find the decision."""
@@ -116,7 +116,7 @@ class RedisJournal:
 
     def _event_call(self, event: Event) -> Call:
         partition = partition_of(event.customer_id)
-        field, value = _consent_of(event) if event.type == CONSENT_EVENT else ("", "")
+        field, value = stated_by(event)
         return Call(
             self._event,
             [
@@ -135,8 +135,13 @@ class RedisJournal:
         )
 
 
-def _consent_of(event: Event) -> tuple[str, str]:
+def stated_by(event: Event) -> tuple[str, str]:
+    """Return the field and value of what a customer says about itself by an event; "" for other events."""
     said = event.properties
+    if event.type == TIME_ZONE_EVENT:
+        return keys.TIME_ZONE.decode(), f"{said['time_zone']}|{said.get('source') or ''}|{event.occurred_at!r}"
+    if event.type != CONSENT_EVENT:
+        return "", ""
     expiry = "" if said.get("expiry") is None else repr(float(said["expiry"]))
     value = f"{int(bool(said['granted']))}|{expiry}|{said.get('source') or ''}|{event.occurred_at!r}"
     return f"{said['channel']}|{said['purpose']}", value

@@ -3,10 +3,13 @@
 `{pNN}` is the hash tag of the customer's partition (`decision.record.partition_of`): one script's keys lie on one node.
 
 nba:{pNN}:contacts:<customer digest>    sorted set, a contact each: score = Unix seconds, member =
-                                        kind|decision_id|action_id|issue|group|treatment_id|channel|is_marketing (1/0)
-nba:{pNN}:consent:<customer digest>     hash: channel|purpose -> granted (1/0)|expiry or empty|source|at
+                                        kind|decision_id|action_id|issue|group|treatment_id|channel|is_marketing (1/0)|
+                                        placement
+nba:{pNN}:consent:<customer digest>     hash: channel|purpose -> granted (1/0)|expiry or empty|source|at, and
+                                        time_zone -> IANA name|source|at
 nba:{pNN}:decision:<decision_id>        msgpack [journal id, [customer_id, customer digest, time, channel,
-                                        [[action_id, issue, group, treatment_id, is_marketing], ...]]]
+                                        [[action_id, issue, group, treatment_id, is_marketing, placement],
+                                        ...]]]
 nba:{pNN}:answer:<decision_id>          request digest, newline, answer; only with an Idempotency-Key
 nba:{pNN}:seen:<o or e>:<id digest>     digest of the body of an outcome or event already taken
 nba:{pNN}:parked:<decision_id>          list: outcomes, msgpack, that came before their decision
@@ -29,7 +32,8 @@ from service.decision.record import customer_digest, partition_of, partition_of_
 
 SWITCHES = "nba:{p00}:switches"
 WORKERS = "nba:{p00}:workers"
-MARKETING = "marketing"
+TIME_ZONE = b"time_zone"
+"""The field of what a customer said that is no consent."""
 
 
 def of_partition(partition: int, name: str) -> str:

@@ -25,12 +25,9 @@ from service.adapters.journal_entries import (
     encode_decision,
 )
 from service.adapters.redis_gather import FactSource, RedisGather
-from service.adapters.state_replies import (
-    consent_as_data,
-    contacts_as_data,
-)
+from service.adapters.state_replies import consents_as_data, contacts_as_data, time_zone_as_data
 from service.decision.record import CONTACTS_DAYS, RESERVATION_SECONDS, DecisionRow, customer_digest
-from service.ports import CapCheck, FactPlan, Gathered, Offer, Recorded, StoreUnavailable
+from service.ports import Caps, FactPlan, Gathered, Offer, Recorded, StoreUnavailable
 from service.together import Together
 
 ANSWER_DAYS = 1.0
@@ -73,7 +70,7 @@ class RedisState:
         self,
         row: DecisionRow,
         offers: Sequence[Offer],
-        caps: Sequence[CapCheck],
+        caps: Caps,
         *,
         answer: bytes | None,
         request_digest: str,
@@ -92,7 +89,8 @@ class RedisState:
             case b"conflict":
                 return Recorded(conflict=True)
             case _:
-                return Recorded(refused=tuple(action.decode() for action in reply[1:]))
+                denied_by = tuple(caps.checks[position - 1].id for position in reply[2::2])
+                return Recorded(refused=tuple(action.decode() for action in reply[1::2]), denied_by=denied_by)
 
     async def _record_all(self, deadline_seconds: float, calls: Sequence[Call]) -> list[Reply]:
         """Run the scripts of all who record at once in one pipeline; what was refused is its error."""
@@ -122,9 +120,9 @@ class RedisState:
         return entry_id, decision, decode_decision(entries[0][1][3]) if entries else None
 
     async def contacts_of(self, customer_id: str, now: float, *, deadline_seconds: float = 1.0) -> Mapping[str, Any]:
-        """Return consents and contacts for `GET /v1/customers/{id}`. Raises StoreUnavailable."""
+        """Return consents, time zone and contacts for `GET /v1/customers/{id}`. Raises StoreUnavailable."""
         since = repr(now - CONTACTS_DAYS * SECONDS_PER_DAY)
-        stored, consents = await self._ask(
+        stored, stated = await self._ask(
             [
                 ("ZRANGEBYSCORE", keys.contacts(customer_id), since, "+inf", "WITHSCORES"),
                 ("HGETALL", keys.consent(customer_id)),
@@ -133,10 +131,8 @@ class RedisState:
         )
         return {
             "contacts": contacts_as_data(stored),
-            "consents": [
-                consent_as_data(field.decode(), value.decode())
-                for field, value in zip(consents[::2], consents[1::2], strict=True)
-            ],
+            "consents": consents_as_data(stated),
+            "time_zone": time_zone_as_data(stated),
         }
 
     async def set_switch(
@@ -183,10 +179,10 @@ class RedisState:
         return replies
 
     def _record_call(
-        self, row: DecisionRow, offers: Sequence[Offer], caps: Sequence[CapCheck], answer: bytes | None, digest: str
+        self, row: DecisionRow, offers: Sequence[Offer], caps: Caps, answer: bytes | None, digest: str
     ) -> Call:
-        offered = [(o.action_id, o.issue, o.group, o.treatment_id, o.is_marketing) for o in offers]
-        for text in (row.channel, *(t for o in offered for t in o[:4])):
+        offered = [(o.action_id, o.issue, o.group, o.treatment_id, o.is_marketing, o.placement) for o in offers]
+        for text in (row.channel, *(t for o in offered for t in (*o[:4], o[5]))):
             if "|" in text:
                 raise ValueError(f"{text!r} has a '|', which no id of a catalogue may have: rename it")
         known = KnownDecision(
@@ -210,12 +206,18 @@ class RedisState:
                 self._decision_ttl_ms,
                 int(ANSWER_DAYS * SECONDS_PER_DAY * 1000),
                 encode_decision(row),
-                RESERVATION_SECONDS,
                 repr(row.decision_time - CONTACTS_DAYS * SECONDS_PER_DAY),
                 int(CONTACTS_DAYS * SECONDS_PER_DAY * 1000),
                 row.decision_id,
                 row.channel,
                 encode(offered),
-                encode([(c.scope, c.scope_id, c.counted, c.limit, c.since, c.channels) for c in caps]),
+                encode(
+                    [
+                        (c.scope, c.scope_id, c.counted, c.limit, c.since, c.channels, c.placements, c.unit)
+                        for c in caps.checks
+                    ]
+                ),
+                RESERVATION_SECONDS,
+                encode(caps.reservations),
             ],
         )

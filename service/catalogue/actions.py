@@ -16,7 +16,7 @@ ESTIMATES = ("propensity", "uplift")
 POSITIVES = ("conversion", "accept", "click")
 SHARED_FIELDS = (
     "group", "value", "cost", "lever", "prior", "scoring", "campaign_type", "window_days", "marketing",
-    "may_be_unlogged", "success", "default_outcome", "content", "positive", "ramp",
+    "purpose", "may_be_unlogged", "success", "default_outcome", "content", "positive", "ramp",
 )  # fmt: skip
 DEFAULT_OUTCOMES = ("reject", "none")
 ACTION_FIELDS = (*SHARED_FIELDS, "member", "starts", "ends", "channels", "mandatory")
@@ -63,6 +63,7 @@ class ActionReader:
     placements: tuple[Placement, ...]
     locales: tuple[str, ...]
     groups: tuple[str, ...]
+    purposes: tuple[str, ...]
     stages: tuple[str, ...]
 
     def issues(self, place: Place | None) -> dict[str, Issue]:
@@ -173,6 +174,7 @@ class ActionReader:
             campaign_type=document.text(fields.get("campaign_type"), "", CAMPAIGN_TYPES) or None,
             window_days=document.number(fields.get("window_days"), 30.0, 0),
             is_marketing=document.flag(fields.get("marketing"), default=True),
+            purpose=document.text(fields.get("purpose"), self.purposes[0], self.purposes),
             may_be_unlogged=document.flag(fields.get("may_be_unlogged"), default=False),
             success_rule=self._success(fields.get("success"), member),
             starts_at=starts_at,

@@ -51,7 +51,9 @@ def to_jsonable(catalogue: Catalogue) -> dict[str, Any]:
         "time_zone": catalogue.zone.name,
         "personas": [{"name": persona.name, "rule": persona.text} for persona in catalogue.personas],
         "rules": [_rule(rule) for rule in catalogue.rules],
-        "caps": [{**asdict(cap), "channels": list(cap.channels)} for cap in catalogue.caps],
+        "caps": [_lists(asdict(cap)) for cap in catalogue.caps],
+        "quiet_hours": [_lists(asdict(quiet)) for quiet in catalogue.quiet_hours],
+        "reservations": dict(catalogue.reservations),
     }  # fmt: skip
 
 
@@ -90,6 +92,10 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "id": rule.id, "stage": rule.stage.name.lower(), "scope": rule.scope, "scope_id": rule.scope_id,
         "rule": rule.text, "reason": rule.reason, "why": rule.why,
     }  # fmt: skip
+
+
+def _lists(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def _finite(value: float) -> float | None:

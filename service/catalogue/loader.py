@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from features.matrix import Columns
+from service.catalogue import contact_policies
 from service.catalogue.actions import ActionReader
 from service.catalogue.canonical import to_jsonable, version_of
 from service.catalogue.document import Document, Place
@@ -22,6 +23,7 @@ from service.catalogue.problems import CatalogueError, Problem, suggest
 from service.catalogue.selection import read_experiment, read_exploration, read_quotas
 from service.catalogue.yaml_nodes import line_of, nodes_of, read_text
 from service.catalogue.zones import known_zones, zone_of
+from service.decision.consent import ALL, MARKETING
 from service.decision.expression import CHANNEL, KNOWN, PERSONA
 from service.decision.local_time import Zone
 from service.decision.model import Action, Catalogue, ContextField, Placement
@@ -30,8 +32,8 @@ __all__ = ["CatalogueError", "Problem", "load_catalogue", "to_jsonable"]
 
 REQUIRED = ("currency", "locales", "channels", "issues", "actions", "experiment", "exploration")
 OPTIONAL = (
-    "expires_minutes", "least_priority", "fallback", "context", "groups", "quotas", "personas", "rules", "caps",
-    "time_zone",
+    "expires_minutes", "least_priority", "fallback", "context", "groups", "quotas", "personas", "rules", "purposes",
+    "time_zone", *contact_policies.SECTIONS,
 )  # fmt: skip
 
 
@@ -67,13 +69,17 @@ def _catalogue(document: Document, root: Place, columns: Columns) -> Catalogue:
     channels, placements = _channels(document, top.get("channels"))
     context = _context(document, top.get("context"), columns)
     groups = document.texts(top.get("groups")) if "groups" in top else ()
-    offers = ActionReader(document, columns.layout, channels, placements, locales, groups, columns.vocabulary("stage"))
+    purposes = _purposes(document, top.get("purposes"))
+    stages = columns.vocabulary("stage")
+    offers = ActionReader(document, columns.layout, channels, placements, locales, groups, purposes, stages)
     issues = offers.issues(top.get("issues"))
     actions, treatments = offers.actions(top.get("actions"), issues)
     symbols = symbols_of(columns, context, channels)
     personas = read_personas(document, top.get("personas"), symbols, columns.relatives)
     symbols = with_persona(symbols, personas)
     policies = PolicyReader(document, symbols, frozenset(columns.relatives), channels, actions, treatments)
+    contacts = contact_policies.ContactPolicyReader(document, channels, placements, actions, treatments)
+    caps = contacts.caps(top.get("caps"), top.get("cool_offs"))
     return Catalogue(
         version="",
         currency=document.text(top.get("currency"), "USD"),
@@ -81,7 +87,7 @@ def _catalogue(document: Document, root: Place, columns: Columns) -> Catalogue:
         treatments=treatments,
         placements=placements,
         rules=policies.rules(top.get("rules")),
-        caps=policies.caps(top.get("caps")),
+        caps=caps,
         experiment=read_experiment(document, top.get("experiment")),
         exploration=read_exploration(document, top.get("exploration"), channels),
         context=context,
@@ -97,6 +103,8 @@ def _catalogue(document: Document, root: Place, columns: Columns) -> Catalogue:
         channels=channels,
         least_priority=document.number(top.get("least_priority"), -math.inf),
         fallback=_fallback(document, top.get("fallback"), actions),
+        quiet_hours=contacts.quiet_hours(top.get("quiet_hours"), caps),
+        reservations=contacts.reservations(top.get("reservation_minutes")),
         personas=personas,
         zone=_zone(document, top.get("time_zone")),
         estimates={name: issue.estimate for name, issue in issues.items()},
@@ -112,11 +120,20 @@ def _channels(document: Document, place: Place | None) -> tuple[tuple[str, ...],
     placements: dict[str, Placement] = {}
     for channel, inner in document.identified(place):
         channels.append(channel)
+        if channel == ALL:
+            document.note(inner, f"{ALL!r} stands for every channel in a customer's consent", "name it otherwise")
         for name, slots in document.identified(inner):
             if name in placements:
                 document.note(slots, f"the placement {name!r} is also in {placements[name].channel}", "rename one")
             placements[name] = Placement(name, channel, document.integer(slots, 1, least=1))
     return tuple(channels), tuple(placements.values())
+
+
+def _purposes(document: Document, place: Place | None) -> tuple[str, ...]:
+    purposes = document.texts(place) or (MARKETING,)
+    if place is not None and ALL in purposes:
+        document.note(place, f"{ALL!r} stands for every purpose in a customer's refusal", "name it otherwise")
+    return purposes
 
 
 def _context(document: Document, place: Place | None, columns: Columns) -> tuple[ContextField, ...]:

@@ -1,27 +1,25 @@
-"""The sections `rules` and `caps` of a catalogue: engagement policy and contact policy, against the actions' names."""
+"""The section `rules` of a catalogue: engagement policy, against the actions' names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from features.layout import SECONDS_PER_DAY
 from service.catalogue.document import Document, Place
 from service.catalogue.expressions import read_expression
 from service.catalogue.rules import Symbols
+from service.catalogue.scopes import read_scope, scopes
 from service.decision.compiled import scopes_of
 from service.decision.expression import columns_read, renamed
-from service.decision.model import Action, Cap, Rule, Stage, Treatment
-from service.decision.record import CONTACTS_DAYS
+from service.decision.model import Action, Rule, Stage, Treatment
 
 STAGES = {"eligibility": Stage.ELIGIBILITY, "applicability": Stage.APPLICABILITY, "suitability": Stage.SUITABILITY}
-COUNTED = ("decision", "impression", "click", "accept", "reject")
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyReader:
-    """Reads rules and caps.
+    """Reads rules.
 
     Attributes:
         symbols: Every name that a rule may read, with its vocabulary.
@@ -37,12 +35,12 @@ class PolicyReader:
 
     def rules(self, place: Place | None) -> tuple[Rule, ...]:
         """Read the section `rules`, in order of stage, then id."""
-        known = {"all": (), **self._scopes(), "treatment": [t.id for t in self.treatments]}
+        known = {"all": (), **scopes(self.actions, self.treatments)}
         rules: list[Rule] = []
         for rule_id, inner in self.document.identified(place):
             fields = self.document.fields(inner, ("stage", "rule", "reason"), ("scope", "why"))
             stage = self.document.text(fields.get("stage"), "eligibility", tuple(STAGES))
-            scope, scope_id = self._scope(fields.get("scope"), known)
+            scope, scope_id = read_scope(self.document, fields.get("scope"), known)
             reason, why = self.document.text(fields.get("reason")), self.document.text(fields.get("why"))
             text = self.document.text(fields.get("rule"))
             expression = read_expression(self.document, fields.get("rule"), self.symbols)
@@ -62,46 +60,6 @@ class PolicyReader:
             message = f"{read[0]!r} is a column of the action's own member, and {strangers[0]} has none"
             self.document.note(place, message, f"name the member ({read[0]}__...) or narrow the scope")
         return [_of_member(rule, action, action.member, read) for action in bound if action.member]
-
-    def caps(self, place: Place | None) -> tuple[Cap, ...]:
-        """Read the section `caps`, in the order of ids."""
-        each = {kind: [*ids, "*"] for kind, ids in self._scopes().items()}
-        known = {"all": (), "marketing": (), **each}
-        return tuple(sorted((self._cap(i, p, known) for i, p in self.document.identified(place)), key=lambda c: c.id))
-
-    def _cap(self, cap_id: str, place: Place, known: Mapping[str, Sequence[str]]) -> Cap:
-        fields = self.document.fields(place, ("limit", "days", "reason"), ("scope", "counted", "channels"))
-        scope, scope_id = self._scope(fields.get("scope"), known)
-        return Cap(
-            cap_id,
-            scope,
-            scope_id,
-            self.document.text(fields.get("counted"), "impression", COUNTED),
-            self.document.integer(fields.get("limit"), 0, least=0),
-            SECONDS_PER_DAY * self.document.number(fields.get("days"), 1.0, 1 / 1440, CONTACTS_DAYS),
-            self.document.texts(fields["channels"], self.channels) if "channels" in fields else (),
-            self.document.text(fields.get("reason")),
-        )
-
-    def _scope(self, place: Place | None, known: Mapping[str, Sequence[str]]) -> tuple[str, str]:
-        """Read a plain scope such as `all` (also if there is none), or one `kind: id`."""
-        plain = [kind for kind, ids in known.items() if not ids]
-        if place is None or place.is_text:
-            return self.document.text(place, "all", plain), ""
-        found = self.document.fields(place, optional=[kind for kind in known if kind not in plain])
-        if len(found) != 1:
-            remedy = "write for example {issue: upsell}, or " + " or ".join(plain)
-            self.document.note(place, "a scope names exactly one thing", remedy)
-            return "all", ""
-        ((kind, inner),) = found.items()
-        return kind, self.document.text(inner, "", known[kind])
-
-    def _scopes(self) -> dict[str, Sequence[str]]:
-        return {
-            "issue": sorted({action.issue for action in self.actions}),
-            "group": sorted({action.group for action in self.actions if action.group}),
-            "action": [action.id for action in self.actions],
-        }
 
 
 def _of_member(rule: Rule, action: Action, member: str, relatives: Sequence[str]) -> Rule:

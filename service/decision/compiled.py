@@ -35,13 +35,15 @@ class ChannelPlan:
         action_slots: (m,) position in `distinct_actions`.
         rules: (m, r) positions in `Catalogue.rules` that bind the candidate, in order of stage, then id; padded with
             the number of rules, which stands for a rule that always passes.
-        counters: (m, n_caps) see `CapTable.counter_of`.
+        counters: (m, n_policies) see `CapTable.counters_of`. placed_counters: placement -> the same for caps that hold
+            there alone, where there are any.
         fits: placement -> (m,) whether the candidate fits it.
         terms: The factors of the priority.
         quotas: How many of a kind an answer may and should have.
         needs_score, is_risk, uses_uplift: (k,). priors: (k,).
         is_mandatory, is_ramped: (m,). action_keys: (m,) uint64, see `ramp.keys_of`.
-        is_marketing, may_be_unlogged: (m,). starts_at, ends_at: (m,) with infinities for open.
+        is_marketing, may_be_unlogged: (m,). purposes: (purpose, (m,) which candidates need consent for it).
+        starts_at, ends_at: (m,) with infinities for open.
         issues, groups, action_ids: (m,) texts.
     """
 
@@ -54,6 +56,7 @@ class ChannelPlan:
     action_slots: Ints
     rules: Ints
     counters: Ints
+    placed_counters: Mapping[str, Ints]
     placements: tuple[tuple[str, int], ...]
     fits: Mapping[str, Bools]
     terms: Terms
@@ -66,6 +69,7 @@ class ChannelPlan:
     is_ramped: Bools
     action_keys: NDArray[np.uint64]
     is_marketing: Bools
+    purposes: tuple[tuple[str, Bools], ...]
     may_be_unlogged: Bools
     starts_at: Floats
     ends_at: Floats
@@ -154,7 +158,10 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[s
         action_starts=np.array(starts, dtype=np.int64),
         action_slots=np.searchsorted(np.array(starts), np.arange(len(pairs)), side="right") - 1,
         rules=_binding_rules(catalogue.rules, actions, treatments),
-        counters=caps.counter_of[np.array(positions, dtype=np.int64)],
+        counters=_counters(caps, actions, treatments),
+        placed_counters={
+            p.id: _counters(caps, actions, treatments, p.id) for p in placements if p.id in caps.placements_named
+        },
         placements=tuple((p.id, p.slots) for p in placements),
         fits={p.id: np.array([p.id in t.placements for t in treatments], dtype=np.bool_) for p in placements},
         terms=Terms.of(catalogue, channel, actions, treatments, stages),
@@ -167,6 +174,10 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[s
         is_ramped=np.array([_is_ramped(catalogue, channel, action) for action in actions], dtype=np.bool_),
         action_keys=keys_of([action.id for action in actions]),
         is_marketing=np.array([action.is_marketing for action in actions], dtype=np.bool_),
+        purposes=tuple(
+            (purpose, np.array([a.is_marketing and a.purpose == purpose for a in actions], dtype=np.bool_))
+            for purpose in sorted({action.purpose for action in actions if action.is_marketing})
+        ),
         may_be_unlogged=np.array([action.may_be_unlogged for action in actions], dtype=np.bool_),
         starts_at=np.nan_to_num(np.array([action.starts_at for action in actions]), nan=-np.inf),
         ends_at=np.nan_to_num(np.array([action.ends_at for action in actions]), nan=np.inf),
@@ -174,6 +185,11 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[s
         groups=np.array([action.group for action in actions], dtype=np.str_),
         action_ids=np.array([action.id for action in actions], dtype=np.str_),
     )
+
+
+def _counters(caps: CapTable, actions: Sequence[Action], treatments: Sequence[Treatment], placement: str = "") -> Ints:
+    rows = [caps.counters_of(a, t, placement) for a, t in zip(actions, treatments, strict=True)]
+    return np.array(rows, dtype=np.int64).reshape(len(rows), len(caps.policies))
 
 
 def _is_ramped(catalogue: Catalogue, channel: str, action: Action) -> bool:

@@ -1,7 +1,9 @@
-"""Which actions the frequency caps still leave room for. Knows contacts and limits; nothing of rules, scores or slots.
+"""How often and when a customer may be contacted: caps, cool-offs, quiet hours. Knows contacts, limits and the time.
 
-A cap has one counter, or one for each issue, group or action (`scope_id` "*"). All counters of all caps stand in one
-row of numbers a customer, so that counting is one `bincount` for a batch.
+Knows nothing of rules, scores or slots. A policy has one counter, or one for each issue, group, action or treatment
+(`scope_id` "*"). All counters of all policies stand in one row of whole numbers a customer, the *room*: how many
+contacts each still allows. Whatever the policy is, 0 excludes. The atomic script of the state counts by the same words;
+a test holds the two together.
 """
 
 from __future__ import annotations
@@ -12,136 +14,182 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.decision.model import Action, Cap, Catalogue, Contacts
+from service.decision.contact_counts import KINDS, ContactRows, Windows, reserved
+from service.decision.contact_scope import Counter, Policy, binds, counter_key
+from service.decision.model import Action, Cap, Catalogue, Contacts, LocalTimes, QuietHours, Showing, Treatment
+from service.decision.record import MOST_ROOM
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-UNBOUND = 2**31
-KINDS = {kind: code for code, kind in enumerate(("decision", "impression", "click", "accept", "reject", "conversion"))}
+UNBOUND = MOST_ROOM
+"""Room where a policy does not bind."""
 SHOWN = ("decision", "impression")
 """Contacts of these kinds follow from being placed; the others are the customer's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """One counter of one cap: the cap's position, and the issue, group or action it counts ("" for all)."""
-
-    cap: int
-    key: str
-
-
 @dataclass(frozen=True)
 class CapTable:
-    """The caps of a catalogue as arrays.
+    """The contact policies of a catalogue as arrays.
 
     Attributes:
-        caps: In catalogue order.
-        counters: Every counter, in order of its cap.
-        counter_of: (n_actions + 1, n_caps) which counter an action counts on, -1 for none; the last row is for an
-            action that the catalogue no longer has.
-        limits: channel -> (n_counters,) limits, `UNBOUND` where the cap is on other channels.
-        spent_together: (caps) positions of those that several actions of one answer could use up together.
-        spent_counters: (k,) the counters of these caps.
+        policies: Caps and cool-offs in catalogue order, then quiet hours.
+        counters: Every counter, in order of its policy.
+        limits: channel -> (n_counters,) limits, `UNBOUND` where the policy is on other channels or is no cap.
+        spent_together: Positions of caps that several actions of one answer could use up together.
+        on_placements: Positions of caps on some placements only: they bind when a slot is filled.
+        watched_counters: (k,) the counters of both.
     """
 
-    caps: tuple[Cap, ...]
+    policies: tuple[Policy, ...]
     counters: tuple[Counter, ...]
-    counter_of: Ints
     limits: Mapping[str, Ints]
     spent_together: tuple[int, ...]
-    spent_counters: Ints
-    _actions: Mapping[str, int]
-    _channels: Mapping[str, int]
-    _kinds: Ints
-    _windows: NDArray[np.float64]
-    _on_channel: Bools
+    on_placements: tuple[int, ...]
+    watched_counters: Ints
+    _positions: Mapping[Counter, int]
+    _windows: Windows
+    _rows: ContactRows
+    _quiet: Mapping[str, tuple[tuple[QuietHours, Ints], ...]]
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> CapTable:
-        """Resolve the scopes of all caps."""
-        caps = catalogue.caps
+        """Resolve the scopes of all policies."""
+        policies: tuple[Policy, ...] = (*catalogue.caps, *catalogue.quiet_hours)
         positions: dict[Counter, int] = {}
-        counter_of = np.full((len(catalogue.actions) + 1, len(caps)), -1, dtype=np.int64)
-        for c, cap in enumerate(caps):
-            for a, action in enumerate((*catalogue.actions, None)):
-                key = counter_key(cap, action)
+        showings = _showings(catalogue)
+        for p, policy in enumerate(policies):
+            for showing in showings:
+                key = counter_key(policy, showing)
                 if key is not None:
-                    counter_of[a, c] = positions.setdefault(Counter(c, key), len(positions))
+                    positions.setdefault(Counter(p, key), len(positions))
         counters = tuple(positions)
-        # A counter of a single action is not among these: no action is placed twice in an answer.
-        together = tuple(c for c, cap in enumerate(caps) if cap.counted in SHOWN and cap.scope != "action")
-        # The last row stands for a channel that the catalogue no longer has: caps on all channels still count it.
-        channels = [*catalogue.channels, None]
-        on_channel = [[not cap.channels or channel in cap.channels for cap in caps] for channel in channels]
+        on_placements = tuple(p for p, policy in enumerate(policies) if isinstance(policy, Cap) and policy.placements)
+        together = tuple(p for p, policy in enumerate(policies) if _is_spent_together(policy))
+        watched = {*together, *on_placements}
         return cls(
-            caps,
+            policies,
             counters,
-            counter_of,
-            {channel: _limits(caps, counters, channel) for channel in catalogue.channels},
+            {channel: _limits(policies, counters, channel) for channel in catalogue.channels},
             together,
-            np.array([k for k, counter in enumerate(counters) if counter.cap in together], dtype=np.int64),
-            dict(catalogue.index),
-            {channel: k for k, channel in enumerate(catalogue.channels)},
-            np.array([KINDS[cap.counted] for cap in caps], dtype=np.int64),
-            np.array([cap.window_seconds for cap in caps], dtype=np.float64),
-            np.array(on_channel, dtype=np.bool_).reshape(len(channels), len(caps)),
+            on_placements,
+            np.array([k for k, counter in enumerate(counters) if counter.policy in watched], dtype=np.int64),
+            positions,
+            Windows.of(policies),
+            ContactRows(policies, positions, catalogue.reservations),
+            {channel: _quiet_on(policies, counters, channel) for channel in catalogue.channels},
         )
 
-    def room(self, contacts: Contacts, n_customers: int, channel: str, now: float) -> Ints:
-        """Count contacts in their windows and say what is left of each limit.
+    @property
+    def placements_named(self) -> frozenset[str]:
+        """Return the placements on which some cap holds alone."""
+        return frozenset(p for policy in self.policies if isinstance(policy, Cap) for p in policy.placements)
+
+    def counters_of(self, action: Action, treatment: Treatment, placement: str = "") -> list[int]:
+        """Return on which counter a candidate is checked for every policy, -1 for none: (n_policies,).
+
+        Args:
+            placement: Only policies on this placement; "" for those on any placement.
+        """
+        showing = _showing(action, treatment)
+        found = []
+        for p, policy in enumerate(self.policies):
+            key = counter_key(policy, showing)
+            named = policy.placements if isinstance(policy, Cap) else ()
+            is_bound = key is not None and (placement in named if placement else not named)
+            found.append(self._positions[Counter(p, key)] if key is not None and is_bound else -1)
+        return found
+
+    def since(self, now: float, local: LocalTimes) -> Floats:
+        """Return (n_customers, n_policies): contacts after that moment are in the window."""
+        return self._windows.since(now, local)
+
+    def room(self, contacts: Contacts, channel: str, now: float, local: LocalTimes) -> Ints:
+        """Count contacts in their windows, look at the clock, and say what is left of each limit.
 
         Args:
             contacts: Interaction history of the batch.
-            n_customers: Size of the batch.
-            channel: The request's channel: a cap on other channels does not bind here.
-            now: Decision time, Unix seconds; a window opens after now - window.
+            channel: The request's channel: a policy on other channels does not bind here.
+            now: Decision time, Unix seconds.
+            local: The customers' calendars as of now.
 
         Returns:
-            (n_customers, n_counters), 0 or less where a cap is used up.
+            (n_customers, n_counters) from 0, where a policy excludes, to `UNBOUND`.
         """
         limits = self.limits[channel]
-        n_counters = len(limits)
-        if not len(contacts.times) or not n_counters:
-            return np.broadcast_to(limits, (n_customers, n_counters)).copy()
-        customers, counters = self._counted(contacts, now)
-        counts = np.bincount(customers * n_counters + counters, minlength=n_customers * n_counters)
-        return limits - counts.reshape(n_customers, n_counters)
+        n, n_counters = len(local.seconds_of_day), len(limits)
+        if len(contacts.times) and n_counters:
+            cells = self._counted(contacts, now, local)
+            counts = np.bincount(cells, minlength=n * n_counters)
+            room: Ints = np.maximum(limits - counts.reshape(n, n_counters), 0)
+        else:
+            room = np.broadcast_to(limits, (n, n_counters)).copy()
+        for quiet, counters in self._quiet[channel]:
+            room[np.ix_(is_quiet(quiet, local.seconds_of_day), counters)] = 0
+        return room
 
-    def _counted(self, contacts: Contacts, now: float) -> tuple[Ints, Ints]:
-        """Return (customer, counter) of every contact that counts on a counter."""
-        gone, elsewhere = len(self._actions), len(self._channels)
+    def _counted(self, contacts: Contacts, now: float, local: LocalTimes) -> Ints:
+        """Return customer x n_counters + counter of every contact that counts, once each time that it counts."""
+        rows = self._rows.of(contacts.showings)
+        counters = self._rows.counters[rows]
         kinds = np.array([KINDS.get(kind, -1) for kind in contacts.kinds])
-        actions = np.array([self._actions.get(action, gone) for action in contacts.action_ids])
-        channels = np.array([self._channels.get(channel, elsewhere) for channel in contacts.channels])
-        counters = self.counter_of[actions]
         # A contact ahead of `now` is clock skew between processes: it happened, so it counts.
-        is_counted = (now - contacts.times)[:, None] < self._windows
-        is_counted &= kinds[:, None] == self._kinds
-        is_counted &= self._on_channel[channels]
+        is_counted = contacts.times[:, None] > self._windows.since(now, local)[contacts.customers]
+        is_kind = kinds[:, None] == self._windows.kinds
+        is_reserved = reserved(contacts, kinds, now - self._rows.reservations[rows])
+        if is_reserved.any():
+            is_kind |= is_reserved[:, None] & (self._windows.kinds == KINDS["impression"])
+        is_counted &= is_kind
         is_counted &= counters >= 0
-        rows, caps = np.nonzero(is_counted)
-        return contacts.customers[rows], counters[rows, caps]
+        where, policies = np.nonzero(is_counted)
+        cells: Ints = contacts.customers[where] * len(self.counters) + counters[where, policies]
+        by_message = self._windows.by_message[policies]
+        if not by_message.any():
+            return cells
+        codes: dict[str, int] = {}
+        messages = np.array([codes.setdefault(decision, len(codes)) for decision in contacts.decision_ids])
+        once = np.unique(cells[by_message] * len(codes) + messages[where[by_message]]) // len(codes)
+        return np.concatenate([cells[~by_message], once])
 
 
-def _limits(caps: Sequence[Cap], counters: Sequence[Counter], channel: str) -> Ints:
-    binding = [not caps[k.cap].channels or channel in caps[k.cap].channels for k in counters]
-    limits = [caps[k.cap].limit if binds else UNBOUND for k, binds in zip(counters, binding, strict=True)]
+def _showings(catalogue: Catalogue) -> list[Showing]:
+    actions = {action.id: action for action in catalogue.actions}
+    return [_showing(actions[treatment.action_id], treatment) for treatment in catalogue.treatments]
+
+
+def _showing(action: Action, treatment: Treatment) -> Showing:
+    return Showing(action.id, action.issue, action.group, treatment.id, treatment.channel, action.is_marketing, "")
+
+
+def _is_spent_together(policy: Policy) -> bool:
+    # A counter of a single action is not among these: no action is placed twice in an answer.
+    return (
+        isinstance(policy, Cap)
+        and policy.counted in SHOWN
+        and policy.unit == "action"
+        and policy.scope not in ("action", "treatment")
+    )
+
+
+def _limits(policies: Sequence[Policy], counters: Sequence[Counter], channel: str) -> Ints:
+    limits = []
+    for counter in counters:
+        policy = policies[counter.policy]
+        limits.append(policy.limit if isinstance(policy, Cap) and binds(policy, channel) else UNBOUND)
     return np.array(limits, dtype=np.int64)
 
 
-def counter_key(cap: Cap, action: Action | None) -> str | None:
-    """Return the key of the counter on which an action counts for a cap, or None if the cap is not about it.
+def _quiet_on(
+    policies: Sequence[Policy], counters: Sequence[Counter], channel: str
+) -> tuple[tuple[QuietHours, Ints], ...]:
+    return tuple(
+        (policy, np.array([k for k, counter in enumerate(counters) if counter.policy == p], dtype=np.int64))
+        for p, policy in enumerate(policies)
+        if isinstance(policy, QuietHours) and binds(policy, channel)
+    )
 
-    Args:
-        action: None for an action that the catalogue no longer has: it was shown, so it counts on the widest scopes.
-    """
-    if cap.scope == "all":
-        return ""
-    if cap.scope == "marketing":
-        return "" if action is None or action.is_marketing else None
-    if action is None:
-        return None
-    key = {"issue": action.issue, "group": action.group, "action": action.id}[cap.scope]
-    # What needs no consent is always available: it is capped only where a cap names it.
-    is_bound = action.is_marketing if cap.scope_id == "*" else cap.scope_id == key
-    return key if is_bound else None
+
+def is_quiet(quiet: QuietHours, seconds_of_day: Floats) -> Bools:
+    """Return (n,) whether it is between the hours, local time; they may go over midnight."""
+    after, before = seconds_of_day >= quiet.starts, seconds_of_day < quiet.ends
+    return after & before if quiet.starts < quiet.ends else after | before

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decision.compiled import ChannelPlan, CompiledCatalogue
+from service.decision.consent import GRANTED
 from service.decision.model import CustomerBatch, Request, Stage
+from service.decision.spending import has_room
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -31,12 +33,12 @@ def admit(
 
     Args:
         passes: (n_rules, n_customers) which rules are TRUE.
-        room: (n_customers, n_counters) what the caps leave.
+        room: (n_customers, n_counters) what the contact policy leaves.
         now: Decision time, Unix seconds.
 
     Returns:
         (n_customers, m) the stage at which each candidate ended, `Stage.NOT_SELECTED` where it goes on; and
-        (n_customers, m) the position of the rule or cap that ended it, else -1.
+        (n_customers, m) the position of the rule or contact policy that ended it, else -1.
     """
     shape = (len(batch.customer_ids), len(plan.candidates))
     stages = np.full(shape, Stage.NOT_SELECTED, dtype=np.int8)
@@ -44,24 +46,41 @@ def admit(
     # Written from the last reason to the first, so that the first stands.
     if not batch.is_loggable:
         stages[:, ~plan.may_be_unlogged] = Stage.MUST_BE_LOGGED
-    _apply_caps(plan, room, stages, reasons)
+    _apply_contact_policy(plan, request, room, stages, reasons)
     _apply_rules(catalogue, plan, passes, stages, reasons)
     _apply_consent(plan, batch, stages, reasons)
     _apply_static(plan, batch, request, now, stages, reasons)
     return stages, reasons
 
 
-def _apply_caps(plan: ChannelPlan, room: Ints, stages: Stages, reasons: Reasons) -> None:
+def _apply_contact_policy(plan: ChannelPlan, request: Request, room: Ints, stages: Stages, reasons: Reasons) -> None:
     if not room.size or room.min() > 0:
         return
-    is_full = np.zeros((room.shape[0], room.shape[1] + 1), dtype=np.bool_)
-    np.less_equal(room, 0, out=is_full[:, :-1])
-    # Counter -1 ("this cap is not about the action") reads the last column, which is never full.
-    capped = is_full[:, plan.counters]
+    if plan.placed_counters:
+        _apply_full_placements(plan, request, room, stages, reasons)
+    capped = ~has_room(room, plan.counters)
     first = capped.argmax(axis=2)
     is_out = capped.any(axis=2)
     stages[is_out] = Stage.CONTACT_POLICY
     reasons[is_out] = first[is_out]
+
+
+def _apply_full_placements(plan: ChannelPlan, request: Request, room: Ints, stages: Stages, reasons: Reasons) -> None:
+    """Exclude what fits only placements whose own caps are used up; the reason is the first of these caps."""
+    asked = {name for name, _ in request.placements or plan.placements if name in plan.fits}
+    fits_free = np.zeros(stages.shape, dtype=np.bool_)
+    full = np.zeros((*stages.shape, plan.counters.shape[1]), dtype=np.bool_)
+    for placement in sorted(asked):
+        fits, counters = plan.fits[placement], plan.placed_counters.get(placement)
+        if counters is None:
+            fits_free |= fits
+            continue
+        capped = ~has_room(room, counters) & fits[:, None]
+        fits_free |= fits & ~capped.any(axis=2)
+        full |= capped
+    is_out = full.any(axis=2) & ~fits_free
+    stages[is_out] = Stage.CONTACT_POLICY
+    reasons[is_out] = full.argmax(axis=2)[is_out]
 
 
 def _apply_rules(
@@ -81,9 +100,12 @@ def _apply_rules(
 
 
 def _apply_consent(plan: ChannelPlan, batch: CustomerBatch, stages: Stages, reasons: Reasons) -> None:
-    is_out = (batch.consents != 1)[:, None] & plan.is_marketing
-    stages[is_out] = Stage.NO_CONSENT
-    reasons[is_out] = -1
+    for purpose, needs_it in plan.purposes:
+        refused = np.array([said.get(purpose) != GRANTED for said in batch.consents], dtype=np.bool_)
+        if refused.any():
+            is_out = refused[:, None] & needs_it
+            stages[is_out] = Stage.NO_CONSENT
+            reasons[is_out] = -1
 
 
 def _apply_static(

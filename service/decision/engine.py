@@ -13,7 +13,7 @@ from service.decision.compiled import ChannelPlan, CompiledCatalogue, compile_ca
 from service.decision.eligibility import admit
 from service.decision.evidence import Standing
 from service.decision.experiment import CHALLENGER, HOLDOUT, NO_LEVERS, assign, held_issues
-from service.decision.model import Choice, CustomerBatch, Decisions, Evidence, Request, Scorer, Stage
+from service.decision.model import Choice, CustomerBatch, Decisions, Evidence, LocalTimes, Request, Scorer, Stage
 from service.decision.propensity import Models, propensities, uplifts
 from service.decision.ramp import within_reach
 from service.decision.selection import select
@@ -58,7 +58,8 @@ def decide(
     extras = catalogue.extras.fill(batch, request, as_of, now)
     passes = catalogue.circuit.evaluate(as_of, extras)
     if room is None:
-        room = catalogue.caps.room(batch.contacts, len(batch.customer_ids), request.channel, now)
+        local = batch.local or LocalTimes.utc(now, len(batch.customer_ids))
+        room = catalogue.caps.room(batch.contacts, request.channel, now, local)
     stages, reasons = admit(catalogue, plan, batch, request, passes, room, now)
     assigned = assign(terms.experiment, batch.customer_ids, has_challenger=challenger is not None)
     models = Models(scorer, challenger, _in_arm(assigned.arms, CHALLENGER))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from service.decision.compiled import CompiledCatalogue
 from service.decision.model import Choice, CustomerBatch, Decisions, Evidence, Floats
-from service.decision.record import LEAST_ROOM, MOST_ROOM, DecisionRow, Placed
+from service.decision.record import DecisionRow, Placed
 from service.decision.selection import slots_of
 
 
@@ -56,10 +54,10 @@ def write_row(
         evidence=_evidence(decisions.evidence, decisions),
         facts=batch.facts[:, customer].tobytes(),
         view_times=batch.view_times[:, customer].tobytes(),
-        consents=(("marketing", int(batch.consents[customer])),) if batch.consents[customer] >= 0 else (),
-        time_zone="",
+        consents=tuple(batch.consents[customer].items()),
+        time_zone=batch.time_zones[customer] if batch.time_zones else "",
         paused=tuple(sorted(batch.paused)),
-        room=np.clip(decisions.room[customer], LEAST_ROOM, MOST_ROOM).astype("<i2").tobytes(),
+        room=decisions.room[customer].astype("<i2").tobytes(),
         is_known=bool(batch.is_known[customer]),
         is_loggable=batch.is_loggable,
         chosen=_placed(decisions.chosen[customer]),

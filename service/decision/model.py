@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ Bools = NDArray[np.bool_]
 
 ISSUES = ("cross_sell", "upsell", "retention", "service")
 CAMPAIGN_TYPES = ("a", "b", "c")
+CONTACT_KINDS = ("decision", "impression", "click", "accept", "reject", "conversion")
+CALENDAR = ("day", "week", "month")
+"""Calendar windows of caps; weeks begin on Monday."""
 
 
 class Scoring(StrEnum):
@@ -90,17 +93,20 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """At most `limit` contacts of the scope in the rolling window, counted over `channels` (empty: all).
+    """At most `limit` contacts of the scope in the window, counted over `channels` and `placements` (empty: all).
 
-    A contact is one action shown; it binds the actions of its scope on its channels. The actions of one answer count
-    among each other, save for caps on responses (click, accept, reject), which an answer alone does not bring.
+    It binds what is of its scope where it counts. The actions of one answer count among each other, save for caps on
+    responses (click, accept, reject, conversion), which an answer alone does not bring. A cool-off is a cap of one
+    response.
 
     Attributes:
-        scope: all | marketing | issue | group | action.
-        scope_id: Which issue, group or action; "*" for each on its own, of those that are
+        scope: all | marketing | issue | group | action | treatment.
+        scope_id: Which issue, group, action or treatment; "*" for each on its own, of those that are
             marketing; "" for all and marketing.
-        counted: decision | impression | click | accept | reject.
-        window_seconds: Rolling window before the decision time.
+        counted: One of CONTACT_KINDS.
+        window_seconds: Rolling window before the decision time; 0 where the window is a calendar's.
+        calendar: "" or one of CALENDAR, in the customer's time zone: from its first moment on.
+        unit: action: each action shown counts; message: all of one decision count as one.
     """
 
     id: str
@@ -109,6 +115,27 @@ class Cap:
     counted: str
     limit: int
     window_seconds: float
+    channels: tuple[str, ...]
+    reason: str
+    calendar: str = ""
+    unit: str = "action"
+    placements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """No contact of the scope on `channels` (empty: all) from `starts` to before `ends`, the customer's local time.
+
+    Attributes:
+        scope, scope_id: As of a Cap.
+        starts, ends: Seconds of the local day; over midnight where `ends` is the smaller.
+    """
+
+    id: str
+    scope: str
+    scope_id: str
+    starts: float
+    ends: float
     channels: tuple[str, ...]
     reason: str
 
@@ -142,7 +169,7 @@ class Action:
         member: The member of the feature dimension the action is about (here an aisle), or None.
         campaign_type: Code that the model knows the kind of contact by, or None.
         window_days: Response window.
-        is_marketing: Needs consent for the channel.
+        is_marketing: Needs consent for the channel and its `purpose`.
         may_be_unlogged: May be offered while the decision log is unavailable.
         success_rule: What the customer does that makes a conversion, in words a journal query can read, e.g.
             `purchase:seafood`; "" for none.
@@ -151,6 +178,7 @@ class Action:
         default_outcome: What a passed window without a positive means: `reject` a negative, `none` nothing.
         is_mandatory: Placed first, before arbitration; still under eligibility and caps.
         is_ramped: Shown to few at first where the catalogue has a ramp; see `Ramp`.
+        purpose: What consent must be for, where the action is marketing.
     """
 
     id: str
@@ -174,6 +202,7 @@ class Action:
     default_outcome: str = "reject"
     is_mandatory: bool = False
     is_ramped: bool = True
+    purpose: str = "marketing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,9 +318,10 @@ class Catalogue:
         least_priority: What comes out of arbitration below this is not placed.
         fallback: Id of the action to show when nothing can be decided; "" for none.
         personas: The first that a customer fits is its persona.
-        zone: In which `hour(decision_time)` and its like are told.
+        zone: In which `hour(decision_time)` and its like are told, and of customers who have none of their own.
         estimates: issue -> propensity | uplift: what its priorities are made of, propensity where absent.
         stage_weights: (issue, journey stage) -> weight, 1.0 where absent.
+        reservations: channel -> seconds that a decision without an impression counts as one.
     """
 
     version: str
@@ -315,12 +345,26 @@ class Catalogue:
     estimates: Mapping[str, str] = field(default_factory=dict)
     stage_weights: Mapping[tuple[str, str], float] = field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
+    quiet_hours: tuple[QuietHours, ...] = ()
+    reservations: Mapping[str, float] = field(default_factory=dict)
     personas: tuple[Persona, ...] = ()
     zone: Zone = field(default_factory=Zone)
     index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", {action.id: i for i, action in enumerate(self.actions)})
+
+
+class Showing(NamedTuple):
+    """What a customer was shown, in the words of the catalogue of then."""
+
+    action_id: str
+    issue: str
+    group: str
+    treatment_id: str
+    channel: str
+    is_marketing: bool
+    placement: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,15 +374,46 @@ class Contacts:
     Attributes:
         customers: (n_contacts,) position in the batch.
         times: (n_contacts,) Unix seconds.
-        kinds: (n_contacts,) decision | impression | click | accept | reject | conversion.
-        action_ids, channels: (n_contacts,) texts; an action the catalogue no longer has still counts for scope all.
+        kinds: (n_contacts,) of CONTACT_KINDS.
+        decision_ids, showings: (n_contacts,) of the decision that a contact belongs to, and what was shown.
     """
 
     customers: Ints
     times: Floats
     kinds: tuple[str, ...]
-    action_ids: tuple[str, ...]
-    channels: tuple[str, ...]
+    decision_ids: tuple[str, ...]
+    showings: tuple[Showing, ...]
+
+    @classmethod
+    def none(cls) -> Contacts:
+        """Return an empty history."""
+        return cls(np.empty(0, np.int64), np.empty(0), (), (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTimes:
+    """The calendars of n customers as of the decision time.
+
+    Attributes:
+        starts: (len(CALENDAR), n) where the local day, week and month began, Unix seconds.
+        seconds_of_day: (n,) the local time of day.
+    """
+
+    starts: Floats
+    seconds_of_day: Floats
+
+    @classmethod
+    def utc(cls, now: float, n: int) -> LocalTimes:
+        """Return the calendars of n customers who live by UTC."""
+        day = now // 86_400.0
+        month = np.datetime64(int(now), "s").astype("datetime64[M]").astype("datetime64[s]")
+        # The Unix epoch was a Thursday.
+        starts = [day * 86_400.0, (day - (day + 3) % 7) * 86_400.0, float(month.astype(np.int64))]
+        return cls(np.repeat(np.array(starts)[:, None], n, axis=1), np.full(n, now % 86_400.0))
+
+    def only(self, i: int) -> LocalTimes:
+        """Return those of one customer."""
+        return LocalTimes(np.ascontiguousarray(self.starts[:, i : i + 1]), self.seconds_of_day[i : i + 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,19 +424,23 @@ class CustomerBatch:
         facts: (layout.width, n), NaN where missing or stale.
         view_times: (n_views, n) event timestamps, Unix seconds, NaN where never written.
         is_known: (n,) False where the feature store has no fact at all.
-        consents: (n,) 1 granted, 0 refused, -1 unknown, for marketing on the request's channel.
+        consents: (n,) purpose -> 1 granted, 0 refused, on the request's channel; a purpose that is absent is unknown.
         paused: switches in force: ("all", ""), ("issue", x), ("group", x), ("action", x), ("channel", x).
         is_loggable: False where the decision cannot be logged or caps cannot be reserved.
+        time_zones: (n,) each customer's own IANA zone, "" where none is known; () where none was gathered.
+        local: The customers' calendars as of the decision time; None: all live by UTC.
     """
 
     customer_ids: tuple[str, ...]
     facts: Floats
     view_times: Floats
     is_known: Bools
-    consents: NDArray[np.int8]
+    consents: tuple[Mapping[str, int], ...]
     contacts: Contacts
     paused: frozenset[tuple[str, str]] = frozenset()
     is_loggable: bool = True
+    time_zones: tuple[str, ...] = ()
+    local: LocalTimes | None = None
 
     def only(self, i: int) -> CustomerBatch:
         """Return customer `i` as a batch of one."""
@@ -370,8 +449,8 @@ class CustomerBatch:
             np.zeros(len(where), dtype=np.int64),
             self.contacts.times[where],
             tuple(self.contacts.kinds[j] for j in where),
-            tuple(self.contacts.action_ids[j] for j in where),
-            tuple(self.contacts.channels[j] for j in where),
+            tuple(self.contacts.decision_ids[j] for j in where),
+            tuple(self.contacts.showings[j] for j in where),
         )
         return replace(
             self,
@@ -381,6 +460,8 @@ class CustomerBatch:
             is_known=self.is_known[one],
             consents=self.consents[one],
             contacts=contacts,
+            time_zones=self.time_zones[one],
+            local=self.local.only(i) if self.local is not None else None,
         )
 
 
@@ -475,8 +556,8 @@ class Decisions:
         candidates: (m,) positions in `Catalogue.treatments`.
         actions: (m,) positions in `Catalogue.actions`.
         stages: (n, m) int8 `Stage`.
-        reasons: (n, m) int32, position in `Catalogue.rules` (engagement stages) or `Catalogue.caps` (contact policy),
-            else -1.
+        reasons: (n, m) int32, position in `Catalogue.rules` (engagement stages) or `CapTable.policies` (contact
+            policy), else -1.
         propensities, priorities: (n, m), NaN where the candidate never came so far.
         chosen: for each customer, what is shown, in order.
         withheld: for each customer of the hold-out, the marketing that would have been shown; else empty.
@@ -484,7 +565,8 @@ class Decisions:
         layers: (n,) for each customer the (layer, arm, share) of every layer of the experiment.
         as_of: (n_columns + 1, n) the columns the decision was made on.
         extras: (n_extras, n) context fields and pseudo columns, in the order of `CompiledCatalogue.extras`.
-        room: (n, n_counters) what the caps leave for this answer, in the order of `CompiledCatalogue.caps.counters`.
+        room: (n, n_counters) what the contact policy leaves for this answer, in the order of
+            `CompiledCatalogue.caps.counters`: 0 where it excludes, to `contact_policy.UNBOUND`.
         distributions: (n_slots, n, m) P(candidate in the slot), given the arm and what was placed before; the rows of
             a slot that stayed empty are zero. Of the hold-out: of what would have been shown.
         uplifts: (n, m) what the priority was made of instead of the propensity, NaN where it was not; empty

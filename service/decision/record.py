@@ -16,10 +16,10 @@ PARTITIONS = 64
 """Streams and state keys of a customer carry the tag of one of these; never changed after the first write."""
 
 RESERVATION_SECONDS = 1800.0
-"""A decision without an impression counts against impression caps for this long, then its reservation lapses."""
+"""A decision without an impression counts as one for this long where the catalogue does not say it for the channel."""
 
-LEAST_ROOM, MOST_ROOM = -(2**15), 2**15 - 1
-"""What a counter's room is cut to in the log: no answer can use up so much."""
+MOST_ROOM = 2**15 - 1
+"""The most that a counter's room can be, also where its policy does not bind; no answer can use up so much."""
 
 CONTACTS_DAYS = 92.0
 """How far back contacts are kept and counted: no cap may have a longer window."""
@@ -150,6 +150,7 @@ DEGRADED_REASONS = (
     "log_unavailable",
     "model_missing",
     "state_unavailable",
+    "time_zone_unknown",
 )
 """The closed list of why an answer is less than it could be."""
 

@@ -7,7 +7,6 @@ them. A cap that another channel used up meanwhile shows as candidates at `RESER
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 
 import numpy as np
@@ -21,7 +20,6 @@ from service.decision.log_row import write_row
 from service.decision.model import Contacts, CustomerBatch, Decisions, Evidence, Request, Scorer, Stage
 from service.decision.record import DecisionRow, random_key
 
-_NO_CONTACTS = Contacts(np.empty(0, np.int64), np.empty(0), (), (), ())
 _FLOATS = ("propensities", "priorities", "uplifts", "facts", "view_times")
 
 
@@ -43,16 +41,16 @@ def batch_of(row: DecisionRow, layout: Layout) -> CustomerBatch:
     facts, view_times = _floats(row.facts)[:, None], _floats(row.view_times)[:, None]
     if facts.shape[0] != layout.width or view_times.shape[0] != len(layout.views):
         raise ValueError(f"the row has {facts.shape[0]} facts, the layout of now has {layout.width}")
-    granted: Mapping[str, int] = dict(row.consents)
     return CustomerBatch(
         customer_ids=(row.customer_id,),
         facts=facts,
         view_times=view_times,
         is_known=np.array([row.is_known]),
-        consents=np.array([granted.get("marketing", -1)], np.int8),
-        contacts=_NO_CONTACTS,
+        consents=(dict(row.consents),),
+        contacts=Contacts.none(),
         paused=frozenset(row.paused),
         is_loggable=row.is_loggable,
+        time_zones=(row.time_zone,),
     )
 
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from service.decision import exploration
 from service.decision.compiled import ChannelPlan, CompiledCatalogue
-from service.decision.contact_policy import CapTable
 from service.decision.model import Choice, Decisions, Request, Stage
 from service.decision.quotas import Counts
+from service.decision.spending import Spending
 from service.decision.strategy import Strategy
 
 Floats = NDArray[np.float64]
@@ -81,12 +81,14 @@ def select(
         return Placed(slots, picks, distributions)
     strategy = Strategy(catalogue.catalogue.exploration, plan, decisions)
     uniforms = exploration.draws(keys, len(slots))
-    shared = _Shared(catalogue.caps, plan, decisions.room, len(slots))
+    spending = Spending(catalogue.caps, plan.counters, plan.placed_counters, decisions.room, len(slots))
     counts = Counts(plan.quotas, plan.fits, slots, request.limit, n) if plan.quotas.quotas else None
     is_left = is_open.copy()
     n_placed = np.zeros(n, dtype=np.int64)
     for k, placement in enumerate(slots):
         is_available = is_left & plan.fits[placement]
+        if (allowed := spending.allows(placement)) is not None:
+            is_available &= allowed
         if k >= request.limit:
             is_available &= (n_placed < request.limit)[:, None]
         if counts is not None:
@@ -98,30 +100,7 @@ def select(
         n_placed += is_placed
         placed_slots = np.where(is_placed, plan.action_slots[pick], -1)
         is_left &= plan.action_slots != placed_slots[:, None]
-        shared.spend(pick, is_placed, is_left)
+        spending.spend(placement, pick, is_placed, is_left)
         if counts is not None:
             counts.add(pick, placement)
     return Placed(slots, picks, distributions)
-
-
-class _Shared:
-    """Caps that several actions of one answer could use up together."""
-
-    def __init__(self, caps: CapTable, plan: ChannelPlan, room: Ints, n_slots: int) -> None:
-        self.counters, self.room = plan.counters, room
-        is_tight = bool(room[:, caps.spent_counters].min(initial=n_slots) < n_slots)
-        self.caps = caps.spent_together if is_tight else ()
-        if is_tight:
-            self.room = room.copy()
-
-    def spend(self, pick: Ints, is_placed: Bools, is_left: Bools) -> None:
-        """Take the placed actions' room, and close, in place, the candidates that have none left."""
-        if not self.caps:
-            return
-        rows = np.flatnonzero(is_placed)
-        for c in self.caps:
-            counters = self.counters[:, c]
-            spent = counters[pick[rows]]
-            is_counted = spent >= 0
-            self.room[rows[is_counted], spent[is_counted]] -= 1
-            is_left &= (self.room[:, counters] > 0) | (counters < 0)

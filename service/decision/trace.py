@@ -10,8 +10,9 @@ from features.matrix import FUTURE_SECONDS
 from features.words import views_of
 from service.decision.arbitration import factors_on
 from service.decision.compiled import CompiledCatalogue
+from service.decision.contact_scope import Policy
 from service.decision.expression import CHANNEL, KNOWN, PERSONA, columns_read
-from service.decision.model import Cap, Decisions, Floats, Rule, Stage
+from service.decision.model import Cap, Decisions, Floats, QuietHours, Rule, Stage
 
 ENGAGEMENT = (Stage.ELIGIBILITY, Stage.APPLICABILITY, Stage.SUITABILITY)
 WORDS = {
@@ -103,7 +104,7 @@ def _entry(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate
         entry |= {"rule": cause.id, "reason": cause.reason, "facts": facts_read(decisions, catalogue, i, cause)}
         read = dict.fromkeys(view for name in entry["facts"] for view in views_of(name))
         entry["views"] = {view: ages[view] for view in read if view in ages}
-    elif isinstance(cause, Cap):
+    elif isinstance(cause, Cap | QuietHours):
         entry |= {"cap": cause.id, "reason": cause.reason}
     else:
         entry["reason"] = WORDS[stage]
@@ -112,12 +113,12 @@ def _entry(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate
     return entry
 
 
-def _cause(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int) -> Rule | Cap | None:
-    """Return the rule or cap that excluded the candidate, or None."""
+def _cause(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int) -> Rule | Policy | None:
+    """Return the rule or contact policy that excluded the candidate, or None."""
     stage, reason = int(decisions.stages[i, candidate]), int(decisions.reasons[i, candidate])
     if stage in ENGAGEMENT:
         return catalogue.catalogue.rules[reason]
-    return catalogue.catalogue.caps[reason] if stage == Stage.CONTACT_POLICY else None
+    return catalogue.caps.policies[reason] if stage == Stage.CONTACT_POLICY else None
 
 
 def facts_read(decisions: Decisions, catalogue: CompiledCatalogue, i: int, rule: Rule) -> dict[str, Value]:

@@ -21,7 +21,7 @@ from service.feedback import (
     checked_event,
     checked_outcome,
 )
-from service.ports import Event, Outcome, Receipt
+from service.ports import Caps, Event, Outcome, Receipt
 from tests.service.rows import CHEESE, decision_row
 
 NOW = 1_770_000_000.0
@@ -129,7 +129,7 @@ def test_a_repeat_without_a_moment_is_still_a_repeat(clean_url: str) -> None:
         link = Link(clean_url)
         row = decision_row("c", NOW)
         await RedisState(link, link, LAYOUT).record(
-            row, (CHEESE,), (), answer=None, request_digest="", deadline_seconds=5
+            row, (CHEESE,), Caps(), answer=None, request_digest="", deadline_seconds=5
         )
         journal, clock = RedisJournal(clean_url, deadline_seconds=5, idempotency_seconds=100), FixedClock()
         feedback = Feedback(journal, clock)

@@ -30,7 +30,7 @@ from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
 from service.decision.record import partition_of
 from service.lake_files import files
-from service.ports import Event, FactPlan, Outcome, StoreUnavailable
+from service.ports import Caps, Event, FactPlan, Outcome, StoreUnavailable
 from service.worker import Worker, run
 from tests.service.rows import CHEESE, decision_row
 
@@ -203,7 +203,7 @@ def test_decisions_outcomes_and_consents_reach_the_lake(on: Scenario) -> None:
 
     async def scenario(world: World) -> None:
         row = decision_row("a", NOW)
-        await world.state.record(row, (CHEESE,), (), answer=None, request_digest="", deadline_seconds=5)
+        await world.state.record(row, (CHEESE,), Caps(), answer=None, request_digest="", deadline_seconds=5)
         await world.journal.append_outcomes(
             [
                 Outcome("o1", row.decision_id, "upsell_cheese", "click", None, NOW),
@@ -240,7 +240,7 @@ def test_outcomes_that_came_before_their_decision_count_once_it_is_there(on: Sce
         assert {receipt.status for receipt in receipts} == {"orphan"}
         assert await worker.drain_once() == 3
         assert (await world.state.contacts_of("a", NOW))["contacts"] == []
-        await world.state.record(row, (CHEESE,), (), answer=None, request_digest="", deadline_seconds=5)
+        await world.state.record(row, (CHEESE,), Caps(), answer=None, request_digest="", deadline_seconds=5)
         for _ in range(2):
             await worker.drain_once()
             contacts = (await world.state.contacts_of("a", NOW))["contacts"]
@@ -248,7 +248,7 @@ def test_outcomes_that_came_before_their_decision_count_once_it_is_there(on: Sce
             assert sorted(kinds) == [(k, "upsell_cheese") for k in ("accept", "decision", "impression")]
             counted = await world.ask("HGET", keys.of_partition(partition_of("a"), "evidence"), "upsell_cheese|accept")
             assert counted is not None
-            await world.state.record(row, (CHEESE,), (), answer=None, request_digest="", deadline_seconds=5)
+            await world.state.record(row, (CHEESE,), Caps(), answer=None, request_digest="", deadline_seconds=5)
         assert (await world.journal.append_outcomes(early[:1], NOW))[0].status == "duplicate"
         assert await world.ask("EXISTS", keys.parked(row.decision_id)) == 0
         assert world.rows("outcomes", "outcome_id") == ["o1", "o2", "o3"]

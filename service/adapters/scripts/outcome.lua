@@ -54,7 +54,7 @@ if is_new then
 end
 local contacts = ARGV[8] .. decision[2]
 local contact = table.concat(
-  {ARGV[6], ARGV[4], offer[1], offer[2], offer[3], offer[4], decision[4], offer[5] and '1' or '0'}, '|')
+  {ARGV[6], ARGV[4], offer[1], offer[2], offer[3], offer[4], decision[4], offer[5] and '1' or '0', offer[6]}, '|')
 if redis.call('ZADD', contacts, 'NX', ARGV[7], contact) == 1 then
   redis.call('PEXPIRE', contacts, ARGV[9])
   add(ARGV[6], 1)

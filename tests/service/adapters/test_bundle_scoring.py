@@ -46,7 +46,7 @@ def batch(small_world: SmallWorld) -> CustomerBatch:
 
 def _batch(facts: np.ndarray) -> CustomerBatch:
     n = facts.shape[1]
-    no_contacts = Contacts(np.zeros(0, np.int64), np.zeros(0), (), (), ())
+    no_contacts = Contacts.none()
     return CustomerBatch(
         tuple(f"c{i}" for i in range(n)),
         facts,

@@ -18,7 +18,7 @@ from service.adapters.redis_state import RedisState
 from service.catalogue.loader import load_catalogue
 from service.decision.engine import CompiledCatalogue, compile_catalogue, decide
 from service.decision.model import Decisions, Evidence, Experiment, Exploration, Request
-from service.ports import Offer, Outcome
+from service.ports import Caps, Offer, Outcome
 from tests.service.decision.worlds import CATALOGUE, COLUMNS, NOW, TableScorer, keys_for, random_batch
 from tests.service.rows import decision_row
 
@@ -61,7 +61,7 @@ class World:
         """Record a decision of one action and what became of it: (type, days ago)."""
         offer = Offer(action_id, "upsell", "fresh", "t", True, propensity=0.02, half_life_days=HALF_LIFE_DAYS)
         row = decision_row(customer, NOW)
-        await self.state.record(row, (offer,), (), answer=None, request_digest="", deadline_seconds=5)
+        await self.state.record(row, (offer,), Caps(), answer=None, request_digest="", deadline_seconds=5)
         for kind, days_ago in outcomes:
             outcome = Outcome(
                 f"o{next(self._ids)}", row.decision_id, action_id, kind, None, NOW - days_ago * SECONDS_PER_DAY

@@ -16,7 +16,7 @@ from service.adapters.journal_entries import decode_event, decode_outcome
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
 from service.decision.record import decision_id_from, partition_of
-from service.ports import Event, Outcome, StoreUnavailable
+from service.ports import Caps, Event, Outcome, StoreUnavailable
 from tests.service.rows import CHEESE, HOURS, decision_row
 
 NOW = 1_770_000_000.0
@@ -34,7 +34,7 @@ class World:
     async def decide(self, customer: str) -> str:
         """Record a decision with cheese and opening hours; return its id."""
         row = decision_row(customer, NOW)
-        await self.state.record(row, (CHEESE, HOURS), (), answer=None, request_digest="", deadline_seconds=5)
+        await self.state.record(row, (CHEESE, HOURS), Caps(), answer=None, request_digest="", deadline_seconds=5)
         return row.decision_id
 
     async def outcome(self, outcome: Outcome) -> str:

@@ -27,7 +27,7 @@ from service.adapters.journal_entries import decode_decision
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
 from service.decision.record import CONTACTS_DAYS, RESERVATION_SECONDS, partition_of
-from service.ports import CapCheck, Event, FactPlan, Offer, Outcome, Recorded, StoreUnavailable
+from service.ports import CapCheck, Caps, Event, FactPlan, Offer, Recorded, StoreUnavailable
 from tests.service.adapters.test_feast_reader import a_row, write_all
 from tests.service.rows import CHEESE, COFFEE, DELI, HOURS, decision_row, plan_by_hand
 
@@ -61,7 +61,7 @@ async def record(
 ) -> Recorded:
     """Record with defaults."""
     options = {"answer": None, "request_digest": "d", "deadline_seconds": 5.0, **more}
-    return await state.record(row, offers, caps, **options)
+    return await state.record(row, offers, Caps(caps), **options)
 
 
 def cap(
@@ -88,7 +88,7 @@ def test_nothing_known_is_unknown_and_not_degraded(clean_url: str) -> None:
         assert batch.facts.shape == (LAYOUT.width, 2)
         assert np.isnan(batch.facts).all()
         assert not batch.is_known.any()
-        assert batch.consents.tolist() == [-1, -1]
+        assert batch.consents == ({}, {})
         assert batch.is_loggable
         assert batch.paused == frozenset()
         assert len(batch.contacts.times) == 0
@@ -148,8 +148,8 @@ def test_a_recorded_decision_is_logged_reserved_and_found(clean_url: str) -> Non
         found = await state.find_decision(row.decision_id)
         assert found is not None
         assert found[1].offers == (
-            ("upsell_cheese", "upsell", "dairy", "cheese_app", True),
-            ("store_hours", "service", "service", "hours_app", False),
+            ("upsell_cheese", "upsell", "dairy", "cheese_app", True, ""),
+            ("store_hours", "service", "service", "hours_app", False, ""),
         )
         assert found[2] == row
         seen = await state.contacts_of("a", NOW)
@@ -157,29 +157,6 @@ def test_a_recorded_decision_is_logged_reserved_and_found(clean_url: str) -> Non
             ("decision", "store_hours", "app", NOW),
             ("decision", "upsell_cheese", "app", NOW),
         ]
-
-    on(clean_url, scenario)
-
-
-def test_a_reservation_counts_as_an_impression_until_it_lapses_or_is_shown(clean_url: str) -> None:
-    """The core sees a decision without impression as an impression for half an hour, and never twice."""
-
-    async def kinds(state: RedisState, at: float) -> list[str]:
-        contacts = (await state.gather(PLAN, ["a"], "app", at, 1.0)).batch.contacts
-        assert set(contacts.action_ids) == {"upsell_cheese"}
-        return sorted(contacts.kinds)
-
-    async def scenario(state: RedisState) -> None:
-        row = decision_row("a", NOW)
-        await record(state, row)
-        assert await kinds(state, NOW + RESERVATION_SECONDS - 1) == ["decision", "impression"]
-        assert await kinds(state, NOW + RESERVATION_SECONDS + 1) == ["decision"]
-        journal = RedisJournal(clean_url, deadline_seconds=5, idempotency_seconds=100)
-        shown = Outcome("o", row.decision_id, "upsell_cheese", "impression", None, NOW + 5)
-        assert [r.status for r in await journal.append_outcomes([shown], NOW)] == ["accepted"]
-        await journal.close()
-        assert await kinds(state, NOW + 10) == ["decision", "impression"]
-        assert await kinds(state, NOW + RESERVATION_SECONDS + 1) == ["decision", "impression"]
 
     on(clean_url, scenario)
 
@@ -220,7 +197,7 @@ def test_a_refused_offer_refuses_the_whole_record(clean_url: str) -> None:
         limit = cap("action", "upsell_cheese", "decision", 1)
         await record(state, decision_row("a", NOW - 60), (CHEESE,), (limit,))
         refused = await record(state, decision_row("a", NOW), (CHEESE, DELI), (limit,), answer=b"x")
-        assert refused == Recorded(refused=("upsell_cheese",))
+        assert refused == Recorded(refused=("upsell_cheese",), denied_by=("cap",))
         assert len(await journal_of(state, "a")) == 1
         assert len((await state.contacts_of("a", NOW))["contacts"]) == 1
         assert await record(state, decision_row("a", NOW), (DELI,), (limit,)) == Recorded()
@@ -278,13 +255,13 @@ sys.path.insert(0, sys.argv[3])
 from features.contract import LAYOUT
 from service.adapters.connection import Link
 from service.adapters.redis_state import RedisState
-from service.ports import CapCheck
+from service.ports import CapCheck, Caps
 from tests.service.rows import CHEESE, decision_row
 
 async def main():
     link = Link(sys.argv[1])
     state = RedisState(link, link, LAYOUT)
-    limits = (CapCheck("a", "marketing", "", "impression", 7, 0.0, ()),)
+    limits = Caps((CapCheck("a", "marketing", "", "impression", 7, 0.0, ()),))
     calls = [
         state.record(decision_row("busy", float(sys.argv[2]) + i * 1e-3), (CHEESE,), limits,
                      answer=None, request_digest="", deadline_seconds=20)
@@ -332,17 +309,19 @@ def test_contacts_older_than_any_window_are_dropped(clean_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "code"),
+    ("said", "codes"),
     [
-        ({"granted": True}, 1),
-        ({"granted": False}, 0),
-        ({"granted": True, "expiry": NOW - 1}, -1),
-        ({"granted": True, "expiry": NOW + 1}, 1),
-        ({"granted": True, "purpose": "profiling"}, -1),
-        ({"granted": True, "channel": "email"}, -1),
+        ({"granted": True}, {"marketing": 1}),
+        ({"granted": False}, {"marketing": 0}),
+        ({"granted": True, "expiry": NOW - 1}, {}),
+        ({"granted": True, "expiry": NOW + 1}, {"marketing": 1}),
+        ({"granted": True, "purpose": "profiling"}, {"profiling": 1}),
+        ({"granted": True, "channel": "email"}, {}),
     ],
 )
-def test_consent_is_for_its_channel_its_purpose_and_its_time(clean_url: str, said: dict[str, Any], code: int) -> None:
+def test_consent_is_for_its_channel_its_purpose_and_its_time(
+    clean_url: str, said: dict[str, Any], codes: dict[str, int]
+) -> None:
     """Only an unexpired grant of marketing on the asked channel is a yes; what is not known is not a yes."""
     properties = {"channel": "app", "purpose": "marketing", "source": "test", **said}
 
@@ -350,7 +329,7 @@ def test_consent_is_for_its_channel_its_purpose_and_its_time(clean_url: str, sai
         journal = RedisJournal(clean_url, deadline_seconds=5, idempotency_seconds=100)
         await journal.append_events([Event("e", "a", "consent_changed", NOW - 10, properties)], NOW)
         await journal.close()
-        assert (await state.gather(PLAN, ["b", "a"], "app", NOW, 1.0)).batch.consents.tolist() == [-1, code]
+        assert (await state.gather(PLAN, ["b", "a"], "app", NOW, 1.0)).batch.consents == ({}, codes)
         [kept] = (await state.contacts_of("a", NOW))["consents"]
         assert kept == {"expiry": None, **properties, "at": NOW - 10}
 
@@ -392,7 +371,7 @@ def test_a_dead_store_degrades_within_the_deadline_and_comes_back(tmp_path: Path
         assert gathered.degraded_reasons == ("features_unavailable", "log_unavailable", "state_unavailable")
         assert not gathered.batch.is_loggable
         assert not gathered.batch.is_known.any()
-        assert gathered.batch.consents.tolist() == [-1]
+        assert gathered.batch.consents == ({},)
         assert gathered.batch.paused == {("issue", "upsell")}
         with pytest.raises(StoreUnavailable) as error:
             await record(state, decision_row("a", NOW), deadline_seconds=0.05)
@@ -404,7 +383,7 @@ def test_a_dead_store_degrades_within_the_deadline_and_comes_back(tmp_path: Path
         async with asyncio.timeout(2):
             while (gathered := await state.gather(PLAN, ["a"], "app", NOW, 0.05)).degraded_reasons:
                 await asyncio.sleep(0.01)
-        assert gathered.batch.contacts.action_ids[0] == "upsell_cheese"
+        assert gathered.batch.contacts.showings[0].action_id == "upsell_cheese"
         assert await record(state, decision_row("a", NOW)) == Recorded()
 
     on(url, scenario)
@@ -476,7 +455,7 @@ def test_a_full_store_refuses_to_record_and_still_reads(tmp_path: Path) -> None:
             with pytest.raises(StoreUnavailable, match="log_unavailable: script record: OOM"):
                 await record(state, decision_row("a", NOW + 1), (DELI,))
             batch = (await state.gather(PLAN, ["a"], "app", NOW, 1.0)).batch
-            assert set(batch.contacts.action_ids) == {"upsell_cheese"}
+            assert {shown.action_id for shown in batch.contacts.showings} == {"upsell_cheese"}
 
         on(url, scenario)
 
@@ -489,7 +468,8 @@ def test_hostile_customer_ids_reach_only_their_own_keys(clean_url: str) -> None:
         for i, name in enumerate(names):
             await record(state, decision_row(name, NOW), (replace(CHEESE, action_id=f"x{i}"),))
         batch = (await state.gather(PLAN, names, "app", NOW + RESERVATION_SECONDS, 1.0)).batch
-        assert dict(zip(batch.contacts.customers.tolist(), batch.contacts.action_ids, strict=True)) == {
+        shown = [showing.action_id for showing in batch.contacts.showings]
+        assert dict(zip(batch.contacts.customers.tolist(), shown, strict=True)) == {
             i: f"x{i}" for i in range(len(names))
         }
 

@@ -33,6 +33,7 @@ from tests.service.decision.worlds import (
     one_of,
     random_batch,
     random_contacts,
+    showing,
 )
 
 SHIPPED = load_catalogue(CATALOGUE)
@@ -132,7 +133,7 @@ def test_an_answer_stays_within_the_caps(seed: int, channel: str, limit: int, ex
     for i in range(20):
         shown = [SHIPPED.actions[decisions.actions[c.candidate]] for c in decisions.chosen[i]]
         mine = np.flatnonzero(recent & (batch.contacts.customers == i))
-        before = [(batch.contacts.kinds[k], batch.contacts.action_ids[k]) for k in mine]
+        before = [(batch.contacts.kinds[k], batch.contacts.showings[k].action_id) for k in mine]
         seen = sum(kind == "impression" for kind, _ in before)
         assert len(shown) == 0 or seen + len(shown) <= limit + 2
         marketing = [a for a in shown if a.is_marketing]
@@ -229,7 +230,7 @@ def test_frequencies_match_probabilities() -> None:
         customer_ids=batch.customer_ids * n,
         facts=np.repeat(batch.facts, n, axis=1),
         is_known=np.ones(n, bool),
-        consents=np.ones(n, np.int8),
+        consents=batch.consents * n,
     )
     for exploration in EXPLORATIONS[1:]:
         catalogue = compiled(SHIPPED, exploration=exploration, experiment=Experiment("n", "n", (("nba", 1.0),)))
@@ -317,7 +318,8 @@ def test_empty_batch_parts() -> None:
 def test_contacts_of_others_do_not_count() -> None:
     """Contacts count for the customer they were with."""
     catalogue = compiled(SHIPPED)
-    full = Contacts(np.zeros(9, np.int64), np.full(9, NOW - 60), ("impression",) * 9, ("gone",) * 9, ("app",) * 9)
+    gone = (showing("no_longer_there"),) * 9
+    full = Contacts(np.zeros(9, np.int64), np.full(9, NOW - 60), ("impression",) * 9, tuple("abcdefghi"), gone)
     batch = replace(random_batch(2, 1, consent=1.0), contacts=full)
     decisions = run(catalogue, batch, Request("app"))
     capped = (decisions.stages == Stage.CONTACT_POLICY).sum(axis=1)

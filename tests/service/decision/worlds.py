@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from features.layout import SECONDS_PER_DAY, Kind
 from features.matrix import Columns
-from service.decision.model import Contacts, CustomerBatch
+from service.catalogue.loader import load_catalogue
+from service.decision.model import Contacts, CustomerBatch, Showing
 
 NOW = 1_514_592_000.0
 """2017-12-30 00:00 UTC."""
@@ -19,7 +21,8 @@ CATALOGUE = Path(__file__).parents[3] / "service" / "catalogue.yaml"
 SMALL = Path(__file__).parent / "small.yaml"
 COLUMNS = Columns()
 LAYOUT = COLUMNS.layout
-NO_CONTACTS = Contacts(np.empty(0, np.int64), np.empty(0), (), (), ())
+CONSENTS: dict[int, dict[str, int]] = {1: {"marketing": 1}, 0: {"marketing": 0}, -1: {}}
+NO_CONTACTS = Contacts.none()
 
 
 class TableScorer:
@@ -78,7 +81,7 @@ def random_batch(n: int, seed: int, *, missing: float = 0.1, consent: float = 0.
         facts,
         np.full((len(LAYOUT.views), n), NOW),
         rng.random(n) < 0.9,
-        np.where(rng.random(n) < consent, 1, rng.integers(-1, 1, n)).astype(np.int8),
+        tuple(CONSENTS[code] for code in np.where(rng.random(n) < consent, 1, rng.integers(-1, 1, n)).tolist()),
         NO_CONTACTS,
     )
 
@@ -92,9 +95,24 @@ def random_contacts(n: int, seed: int, actions: Sequence[str], per_customer: int
         rng.integers(0, n, size),
         NOW - rng.uniform(0, 40 * SECONDS_PER_DAY, size),
         tuple(kinds[k] for k in rng.integers(0, len(kinds), size)),
-        tuple([*actions, "no_longer_there"][k] for k in rng.integers(0, len(actions) + 1, size)),
-        tuple(channels[k] for k in rng.integers(0, len(channels), size)),
+        tuple(f"d{k}" for k in rng.integers(0, size, size)),
+        tuple(
+            showing([*actions, "no_longer_there"][a], channels[c])
+            for a, c in rng.integers(0, (len(actions) + 1, len(channels)), (size, 2)).tolist()
+        ),
     )
+
+
+def showing(action_id: str, channel: str = "app", placement: str = "") -> Showing:
+    """Return an action as shown on a channel; one that no catalogue has was marketing."""
+    issue, group, is_marketing = _labels().get(action_id, ("gone", "gone", True))
+    return Showing(action_id, issue, group, f"{action_id}.{channel}", channel, is_marketing, placement)
+
+
+@lru_cache
+def _labels() -> dict[str, tuple[str, str, bool]]:
+    actions = (*load_catalogue(SMALL).actions, *load_catalogue(CATALOGUE).actions)
+    return {action.id: (action.issue, action.group, action.is_marketing) for action in actions}
 
 
 def one_of(batch: CustomerBatch, i: int) -> CustomerBatch:
@@ -104,8 +122,8 @@ def one_of(batch: CustomerBatch, i: int) -> CustomerBatch:
         np.zeros(len(mine), np.int64),
         batch.contacts.times[mine],
         tuple(batch.contacts.kinds[k] for k in mine),
-        tuple(batch.contacts.action_ids[k] for k in mine),
-        tuple(batch.contacts.channels[k] for k in mine),
+        tuple(batch.contacts.decision_ids[k] for k in mine),
+        tuple(batch.contacts.showings[k] for k in mine),
     )
     return CustomerBatch(
         batch.customer_ids[i : i + 1],
@@ -143,13 +161,13 @@ def described(case: Mapping[str, Any]) -> CustomerBatch:
         facts,
         np.full((len(LAYOUT.views), 1), NOW),
         np.array([bool(case.get("facts"))]),
-        np.array([{"granted": 1, "refused": 0, "unknown": -1}[case.get("consent", "granted")]], np.int8),
+        (CONSENTS[{"granted": 1, "refused": 0, "unknown": -1}[case.get("consent", "granted")]],),
         Contacts(
             np.zeros(len(contacts), np.int64),
             np.array([NOW - c[2] * SECONDS_PER_DAY for c in contacts]),
             tuple(c[0] for c in contacts),
-            tuple(c[1] for c in contacts),
-            tuple(c[3] if len(c) > 3 else "app" for c in contacts),
+            tuple(f"d{k}" for k in range(len(contacts))),
+            tuple(showing(c[1], *c[3:]) for c in contacts),
         ),
         frozenset((scope, name) for scope, name in case.get("paused", [])),
         case.get("loggable", True),
