@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decision.compiled import ChannelPlan, CompiledCatalogue
-from service.decision.consent import GRANTED
 from service.decision.model import CustomerBatch, Request, Stage
-from service.decision.spending import has_room
+from service.decision.switches import is_paused
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -116,21 +115,10 @@ def _apply_static(
         _exclude(~np.isin(plan.issues, request.issues), Stage.ISSUE_NOT_ASKED, stages, reasons)
     _exclude((now < plan.starts_at) | (now >= plan.ends_at), Stage.OUT_OF_DATES, stages, reasons)
     if batch.paused:
-        _exclude(_paused(plan, batch.paused), Stage.SWITCHED_OFF, stages, reasons)
+        _exclude(is_paused(plan, batch.paused), Stage.SWITCHED_OFF, stages, reasons)
 
 
 def _exclude(is_out: Bools, stage: Stage, stages: Stages, reasons: Reasons) -> None:
     if is_out.any():
         stages[:, is_out] = stage
         reasons[:, is_out] = -1
-
-
-def _paused(plan: ChannelPlan, paused: frozenset[tuple[str, str]]) -> Bools:
-    if ("all", "") in paused or ("channel", plan.channel) in paused:
-        return np.ones(len(plan.candidates), dtype=np.bool_)
-    is_paused = np.zeros(len(plan.candidates), dtype=np.bool_)
-    for kind, texts in (("issue", plan.issues), ("group", plan.groups), ("action", plan.action_ids)):
-        names = [name for scope, name in paused if scope == kind]
-        if names:
-            is_paused |= np.isin(texts, names)
-    return is_paused

@@ -17,6 +17,7 @@ from service.decision.model import Choice, CustomerBatch, Decisions, Evidence, L
 from service.decision.propensity import Models, propensities, uplifts
 from service.decision.ramp import within_reach
 from service.decision.selection import select
+from service.decision.switches import without_paused
 
 __all__ = ["CompiledCatalogue", "compile_catalogue", "decide", "select_again"]
 
@@ -54,6 +55,7 @@ def decide(
         forced: (n_slots, n_customers) what took the slots, to ask with what probability it would have.
     """
     plan, terms = catalogue.plans[request.channel], catalogue.catalogue
+    request = without_paused(plan, request, batch.paused)
     as_of = catalogue.columns.as_of(batch.facts, now)
     extras = catalogue.extras.fill(batch, request, as_of, now)
     passes = catalogue.circuit.evaluate(as_of, extras)
