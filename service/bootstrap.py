@@ -20,19 +20,31 @@ from service.adapters.clock import WallClock, open_clock
 from service.adapters.connection import Link
 from service.adapters.decision_log import CatalogueShelf, StoredDecisions
 from service.adapters.embedded import EmbeddedServer
+from service.adapters.erasures import Erasures
 from service.adapters.evidence_reader import EvidenceReader
 from service.adapters.explainer import ChildExplainer
 from service.adapters.past_versions import PastVersions
 from service.adapters.redis_gather import FactSource
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
+from service.adapters.seal import open_seal
 from service.adapters.server_keeper import keep_running
-from service.catalogue.loader import CatalogueError, load_catalogue
+from service.catalogue.loader import CatalogueError, catalogue_of
+from service.catalogue.yaml_nodes import read_text
 from service.decision.engine import CompiledCatalogue, compile_catalogue
 from service.decision.model import Request
 from service.feedback import Feedback
 from service.online import Ask, Decided, Online, Serving
-from service.ports import Bundle, BundleRefused, Clock, CustomerState, DecisionLog, Explainer, Journal, StoreUnavailable
+from service.ports import (
+    Bundle,
+    BundleRefused,
+    Clock,
+    CustomerState,
+    DecisionLog,
+    Explainer,
+    Journal,
+    StoreUnavailable,
+)
 from service.settings import Settings
 
 log = logging.getLogger("nba")
@@ -103,9 +115,9 @@ class Reloader:
             if stamp == self._read or not is_settled:
                 return False
             self._read = stamp
-            text = self.catalogue_path.read_bytes()
-            self._catalogue = compile_catalogue(load_catalogue(self.catalogue_path), Columns())
-            self._keep(text, self._catalogue.catalogue.version)
+            text = read_text(self.catalogue_path)  # once: what is kept is what was loaded
+            self._catalogue = compile_catalogue(catalogue_of(text, str(self.catalogue_path)), Columns())
+            self._keep(text.encode(), self._catalogue.catalogue.version)
         except (CatalogueError, OSError) as error:
             log.error("catalogue refused, the one in use goes on: %s", error)
             self.on_reload("catalogue", "rejected", None)
@@ -159,6 +171,7 @@ class Runtime:
     decisions: DecisionLog | None = None
     past: PastVersions | None = None
     explainer: Explainer | None = None
+    erasures: Erasures | None = None
 
 
 def join_server(settings: Settings, stack: AsyncExitStack) -> tuple[EmbeddedServer | None, str]:
@@ -212,7 +225,9 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
         features_link = Link(features_url, breaker=Breaker())
         state_link = features_link if state_url == features_url else Link(state_url, breaker=Breaker())
         facts = sdk_reader(settings, features_url) if settings.fact_reader == "sdk" else None
-        state = RedisState(features_link, state_link, LAYOUT, decision_ttl_days=settings.decision_ttl_days, facts=facts)
+        seal = open_seal(settings.var)
+        ttl_days = settings.decision_ttl_days
+        state = RedisState(features_link, state_link, LAYOUT, decision_ttl_days=ttl_days, facts=facts, seal=seal)
         stack.push_async_callback(state.close)
         journal_breaker = Breaker()
         journal = RedisJournal(
@@ -220,6 +235,7 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             deadline_seconds=settings.intake_deadline_ms / 1000,
             idempotency_seconds=settings.idempotency_days * 86_400,
             breaker=journal_breaker,
+            seal=seal,
         )
         stack.push_async_callback(journal.close)
         if server is not None:
@@ -256,8 +272,9 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
         explainer = ChildExplainer(settings.var / "models")
         stack.push_async_callback(explainer.close)
         feedback = Feedback(journal, clock)
+        erasures = Erasures(state_link, settings.lake, seal)
         yield Runtime(
-            settings, clock, state, journal, online, feedback, reloader, breakers, decisions, past, explainer
+            settings, clock, state, journal, online, feedback, reloader, breakers, decisions, past, explainer, erasures
         )
 
 

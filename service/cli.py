@@ -27,6 +27,7 @@ from rich.table import Table
 from service.log_commands import log_app
 from service.logs import set_up_logs
 from service.settings import Settings
+from service.switch_commands import switch_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Next best action.")
 catalogue_app = typer.Typer(no_args_is_help=True, help="Look after the catalogue.")
@@ -34,6 +35,7 @@ app.add_typer(catalogue_app, name="catalogue")
 key_app = typer.Typer(no_args_is_help=True, help="Make API keys.")
 app.add_typer(key_app, name="key")
 app.add_typer(log_app, name="log")
+app.add_typer(switch_app, name="switch")
 console = Console(stderr=True)
 NEEDS_FEAST = ("apply", "materialize", "replay", "train", "prepare", "agent", "worker", "demo")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -243,28 +245,6 @@ def demo(once: Annotated[bool, typer.Option("--once", help="Stop at the end.")] 
     from service.demo import run_demo
 
     run_demo(Settings(), once=once)
-
-
-@app.command()
-def switch(
-    scope: Annotated[str, typer.Argument(help="all, issue, group, action or channel.")],
-    scope_id: Annotated[str, typer.Argument(help="Which one; `all` for scope all.")],
-    who: Annotated[str, typer.Option(help="Who decided.")],
-    why: Annotated[str, typer.Option(help="Why.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Resume instead of pausing.")] = False,
-) -> None:
-    """Pause or resume; the next decision of every process obeys."""
-
-    async def set_it() -> None:
-        from service.bootstrap import open_runtime
-
-        async with open_runtime(Settings(), follow=False) as runtime:
-            await runtime.state.set_switch(
-                scope, scope_id, paused=not resume, who=who, why=why, now=runtime.clock.now()
-            )
-
-    asyncio.run(set_it())
-    console.print(f"nba: {scope} {scope_id} {'resumed' if resume else 'paused'}")
 
 
 @app.command()

@@ -162,6 +162,9 @@ class CustomerState(Protocol):
     async def set_switch(self, scope: str, scope_id: str, *, paused: bool, who: str, why: str, now: float) -> None:
         """Pause or resume; the next decision of every process obeys. Raises StoreUnavailable."""
 
+    async def switches(self) -> Sequence[Mapping[str, Any]]:
+        """Return what is paused: scope, id, who, why and the moment. Raises StoreUnavailable."""
+
     async def ping(self) -> bool:
         """Say whether the store answers."""
 

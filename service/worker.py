@@ -18,6 +18,8 @@ from pathlib import Path
 
 from features.contract import LAYOUT
 from service.adapters.connection import Link
+from service.adapters.eraser import Eraser
+from service.adapters.erasures import Erasures
 from service.adapters.fact_store import FactStore
 from service.adapters.fact_stream import FactStream, event_of
 from service.adapters.journal_entries import decision_id_of
@@ -25,9 +27,11 @@ from service.adapters.parquet_lake import LakeConflict, ParquetLake, UnreadableE
 from service.adapters.partition_owner import Entry, NotOwner, PartitionOwner
 from service.adapters.redis_facts import RedisFacts
 from service.adapters.redis_journal import RedisJournal
-from service.decision.record import PARTITIONS
+from service.adapters.seal import open_seal
+from service.decision.record import PARTITIONS, partition_of
 from service.ports import Event, FactPlan, StoreUnavailable
 from service.settings import Settings
+from service.upkeep import Upkeep
 
 log = logging.getLogger("nba.worker")
 
@@ -76,6 +80,7 @@ class Worker:
     journal: RedisJournal
     lake: ParquetLake
     flush_seconds: float = FLUSH_SECONDS
+    upkeep: Upkeep | None = None
     _held: dict[int, _Partition] = field(default_factory=dict)
     _renew_at: float = 0.0
 
@@ -94,6 +99,7 @@ class Worker:
             applied = await self.facts.resume(partition)
             last = await asyncio.to_thread(self.lake.take_over, partition, self.owner.tokens[partition])
             self._held[partition] = _Partition(cursor=last, in_lake=last, applied=applied)
+        await self._look_after()
         self._renew_at = time.monotonic() + (LEASE_SECONDS / 3 if self._held else RETRY_SECONDS)
         return len(self._held)
 
@@ -162,6 +168,19 @@ class Worker:
         if settled := await self.journal.settle(ids):
             log.info("%d outcomes came before their decisions and count now", settled)
 
+    async def _look_after(self) -> None:
+        """Have the lake kept, and customers forgotten of whom everything is in the lake; bring it there first."""
+        if self.upkeep is None:
+            return
+        self.upkeep.keep()
+        for pending in await self.upkeep.pending():
+            partition = partition_of(pending.customer_id)
+            held = self._held.get(partition)
+            if held is None or await self.owner.entries(partition, held.cursor, pending.after):
+                continue
+            await self._write(partition)
+            self.upkeep.erase(pending)
+
     def _waiting_bytes(self) -> int:
         return sum(len(entry.payload) for held in self._held.values() for entry in held.waiting)
 
@@ -204,6 +223,8 @@ async def run(worker: Worker, stop: asyncio.Event) -> None:
             log.exception("starting over from what is stored")
             worker.forget()
             await _sleep(stop, RETRY_SECONDS)
+    if worker.upkeep is not None:
+        await worker.upkeep.stop()
     with suppress(NotOwner, LakeConflict, StoreUnavailable):
         await worker.flush_all()
         await worker.owner.leave()
@@ -256,7 +277,12 @@ async def _serve(settings: Settings, registry: str) -> None:
             state_url, deadline_seconds=JOURNAL_SECONDS, idempotency_seconds=settings.idempotency_days * 86_400
         )
         stack.push_async_callback(journal.close)
-        worker = Worker(owner, FactStream(owner, store, clock), journal, lake, settings.lake_seconds)
+        erasures = Erasures(state, settings.lake, open_seal(settings.var))
+        eraser = Eraser(state, features, plan, settings.var, settings.lake)
+        upkeep = Upkeep(
+            owner, erasures, eraser, settings.lake, {str(t): days for t, days in settings.retention_days.items()}
+        )
+        worker = Worker(owner, FactStream(owner, store, clock), journal, lake, settings.lake_seconds, upkeep)
         log.info("worker %s follows the journal", owner.name)
         await run(worker, stop)
         await features.close()

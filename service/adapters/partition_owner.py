@@ -168,6 +168,10 @@ class PartitionOwner:
         """Move an entry that cannot be used to the partition's poison stream. Raises NotOwner."""
         await self._guarded([(partition, "aside", (entry.id, entry.kind, entry.payload, error[:500]))])
 
+    async def forgotten(self, partition: int, receipt_id: str) -> None:
+        """Take an erasure that is done off the list. Raises NotOwner."""
+        await self._guarded([(partition, "forgotten", (receipt_id,))])
+
     async def _guarded(self, operations: Sequence[tuple[int, str, tuple[str | bytes, ...]]]) -> None:
         calls = []
         for partition, operation, arguments in operations:
@@ -181,7 +185,7 @@ class PartitionOwner:
             raise NotOwner(f"partitions {refused}")
 
     def _call(self, partition: int, operation: str, *arguments: str | bytes | int) -> Call:
-        names = ("lease", "fence", "applied", "intent", "journal", "poison")
+        names = ("lease", "fence", "applied", "intent", "journal", "poison", "erasures")
         return Call(self._script, [keys.of_partition(partition, name) for name in names], [operation, *arguments])
 
     async def _run(self, calls: Sequence[Call]) -> list[Reply]:

@@ -15,6 +15,7 @@ from service.adapters import redis_keys as keys
 from service.adapters.breaker import Breaker
 from service.adapters.connection import Call, Command, Link, Reply, Script
 from service.adapters.journal_entries import as_text, decode_parked, encode
+from service.adapters.seal import UNKEYED, Seal
 from service.decision.record import CONTACTS_DAYS, partition_of, tag
 from service.ports import Event, Outcome, Receipt, StoreUnavailable
 
@@ -31,12 +32,19 @@ class RedisJournal:
     Args:
         url: The state store. deadline_seconds: For one call, however many items it carries.
         idempotency_seconds: How long the id of an outcome or event is remembered.
-        breaker: Says when the store is not to be asked.
+        breaker: Says when the store is not to be asked. seal: Under which erased customers are known.
     """
 
     def __init__(
-        self, url: str, *, deadline_seconds: float, idempotency_seconds: float, breaker: Breaker | None = None
+        self,
+        url: str,
+        *,
+        deadline_seconds: float,
+        idempotency_seconds: float,
+        breaker: Breaker | None = None,
+        seal: Seal = UNKEYED,
     ) -> None:
+        self._seal = seal
         self._link = Link(url, breaker=breaker)
         self._deadline_seconds = deadline_seconds
         self._seen_ms = int(idempotency_seconds * 1000)
@@ -123,6 +131,7 @@ class RedisJournal:
                 keys.seen(partition, "e", event.event_id),
                 keys.of_partition(partition, "journal"),
                 keys.consent(event.customer_id),
+                keys.erased(partition, self._seal.digest(event.customer_id)),
             ],
             [
                 event.body_digest or _digest(encode(event)),

@@ -20,6 +20,9 @@ nba:{pNN}:journal                       stream: k = decision, outcome, orphan, e
 nba:{pNN}:lease, nba:{pNN}:fence        owner of the partition with its fencing token; the last token given
 nba:{pNN}:applied, nba:{pNN}:intent     last event whose facts are in the feature store; what is being pushed right now
 nba:{pNN}:poison                        stream of entries set aside: id, k, v, error
+nba:{pNN}:erased:<keyed hash>           tombstone of a customer: receipt id; nothing of theirs is taken in any more
+nba:{pNN}:erasures                      hash: receipt id -> msgpack [customer_id, keyed hash, asked at, asked by,
+                                        journal id]; until the worker has removed the customer
 nba:{p00}:workers                       sorted set: worker -> server milliseconds until which it counts
 nba:{p00}:switches                      hash: scope|id -> JSON who, why, at of a pause
 """
@@ -69,6 +72,11 @@ def parked(decision_id: str) -> str:
 def seen(partition: int, kind: str, caller_id: str) -> str:
     """Return the key that remembers a caller's id; `kind` is o (outcome) or e (event)."""
     return f"nba:{tag(partition)}:seen:{kind}:{blake2b(caller_id.encode(), digest_size=16).hexdigest()}"
+
+
+def erased(partition: int, keyed_hash: str) -> str:
+    """Return the key of a customer's tombstone."""
+    return f"nba:{tag(partition)}:erased:{keyed_hash}"
 
 
 def partition_of_id(decision_id: str) -> int:

@@ -25,6 +25,7 @@ from service.adapters.journal_entries import (
     encode_decision,
 )
 from service.adapters.redis_gather import FactSource, RedisGather
+from service.adapters.seal import UNKEYED, Seal
 from service.adapters.state_replies import consents_as_data, contacts_as_data, time_zone_as_data
 from service.decision.record import CONTACTS_DAYS, RESERVATION_SECONDS, DecisionRow, customer_digest
 from service.ports import Caps, FactPlan, Gathered, Offer, Recorded, StoreUnavailable
@@ -43,6 +44,7 @@ class RedisState:
         layout: Of the facts.
         decision_ttl_days: How long outcomes find their decision.
         facts: Where facts come from instead of `features`; the read plan then plays no part.
+        seal: Under which erased customers are known.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class RedisState:
         *,
         decision_ttl_days: float = 45.0,
         facts: FactSource | None = None,
+        seal: Seal = UNKEYED,
     ) -> None:
+        self._seal = seal
         self._features, self._state, self._facts = features, state, facts
         self._gathering = RedisGather(features, state, layout, facts)
         self._decision_ttl_ms = int(decision_ttl_days * SECONDS_PER_DAY * 1000)
@@ -146,6 +150,15 @@ class RedisState:
         )
         await self._state.run([call], deadline_seconds=deadline_seconds, reason="state_unavailable", is_guarded=False)
 
+    async def switches(self, *, deadline_seconds: float = 1.0) -> list[Mapping[str, Any]]:
+        """Return what is paused: scope, id, who, why, at. Raises StoreUnavailable."""
+        [held] = await self._ask([("HGETALL", keys.SWITCHES)], deadline_seconds)
+        paused = []
+        for field, value in zip(held[::2], held[1::2], strict=True):
+            scope, scope_id = switch_of(field)
+            paused.append({"scope": scope, "id": scope_id, **json.loads(value)})
+        return sorted(paused, key=lambda one: (one["scope"], one["id"]))
+
     async def ping(self, *, deadline_seconds: float = 0.25) -> bool:
         """Say whether both servers answer."""
         try:
@@ -197,7 +210,13 @@ class RedisState:
         journal = keys.of_partition(keys.partition_of_id(row.decision_id), "journal")
         return Call(
             self._record,
-            [keys.contacts(row.customer_id), keys.decision(row.decision_id), keys.answer(row.decision_id), journal],
+            [
+                keys.contacts(row.customer_id),
+                keys.decision(row.decision_id),
+                keys.answer(row.decision_id),
+                journal,
+                keys.erased(keys.partition_of_id(row.decision_id), self._seal.digest(row.customer_id)),
+            ],
             [
                 repr(row.decision_time),
                 digest,

@@ -69,3 +69,9 @@ class AdminRoute(GuardedRoute):
     """Needs the scope admin."""
 
     scope_needed = "admin"
+
+
+class EraseRoute(GuardedRoute):
+    """Needs the scope erase."""
+
+    scope_needed = "erase"

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from service.api import decisions, intake, operations
+from service.api import decisions, erasures, intake, operations
 from service.api.document import write_document
 from service.api.draining import Draining
 from service.api.keys import read_keys
@@ -27,7 +27,7 @@ from service.settings import Settings
 from service.tracing import open_tracing
 
 log = logging.getLogger("nba")
-ROUTERS = (decisions.router, intake.router, operations.views, operations.switches, operations.health)
+ROUTERS = (decisions.router, intake.router, erasures.router, operations.views, operations.switches, operations.health)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 Opener = Callable[[Settings], AbstractAsyncContextManager[Runtime]]
 

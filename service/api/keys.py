@@ -16,8 +16,9 @@ from typing import Any
 
 from service.settings import Settings
 
-SCOPES = ("decide", "outcome", "read", "admin")
-"""decide: POST decisions. outcome: POST outcomes and events. read: customers, catalogue, metrics. admin: switches."""
+SCOPES = ("decide", "outcome", "read", "admin", "erase")
+"""decide: POST decisions. outcome: POST outcomes and events. read: customers, catalogue, metrics. admin: switches.
+erase: forget a customer."""
 
 
 class KeysError(ValueError):

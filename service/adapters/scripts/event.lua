@@ -1,7 +1,8 @@
 #!lua
 -- Take one event: once for an id; append it, and apply it where the customer states a consent or a time zone.
--- KEYS  1 seen  2 journal  3 consent
+-- KEYS  1 seen  2 journal  3 consent  4 tombstone of the customer
 -- ARGV  1 body digest  2 seen TTL ms  3 event blob  4 field of what is stated or ''  5 its value  6 occurred at
+if redis.call('EXISTS', KEYS[4]) == 1 then return 'erased' end
 local before = redis.call('GET', KEYS[1])
 if before then
   if before == ARGV[1] then return 'duplicate' end

@@ -1,6 +1,6 @@
 #!lua
 -- What the owner of a partition does to its keys. Everything but taking the lease is refused to who is no longer owner.
--- KEYS  1 lease  2 fence  3 applied  4 intent  5 journal  6 poison
+-- KEYS  1 lease  2 fence  3 applied  4 intent  5 journal  6 poison  7 erasures
 -- ARGV  1 operation  2 owner and, but for 'take', '|' and its fencing token  3.. per operation
 -- Returns the token for 'take' (0 where another owns the partition), else 1, or 0 where the caller owns it no longer.
 local held = redis.call('GET', KEYS[1])
@@ -34,6 +34,8 @@ elseif operation == 'trim' then -- 3 id of the first entry to keep
 elseif operation == 'aside' then -- 3 id  4 kind  5 payload  6 error
   redis.call('XADD', KEYS[6], '*', 'id', ARGV[3], 'k', ARGV[4], 'v', ARGV[5], 'error', ARGV[6])
   redis.call('XDEL', KEYS[5], ARGV[3])
+elseif operation == 'forgotten' then -- 3 receipt id
+  redis.call('HDEL', KEYS[7], ARGV[3])
 else
   return redis.error_reply('unknown operation ' .. operation)
 end

@@ -1,6 +1,6 @@
 #!lua
 -- Check every cap exactly, reserve all offers and append the decision to the journal: all or nothing, once for an id.
--- KEYS  1 contacts  2 decision  3 answer  4 journal
+-- KEYS  1 contacts  2 decision  3 answer  4 journal  5 tombstone of the customer: where it is, nothing is kept
 -- ARGV  1 now  2 request digest  3 answer or ''  4 decision blob  5 decision TTL ms  6 answer TTL ms  7 journal payload
 --       8 horizon  9 contacts TTL ms  10 decision id  11 channel
 --       12 offers, msgpack [[action, issue, group, treatment, is_marketing, placement]]
@@ -15,7 +15,7 @@ if kept then
   end
   return {'conflict'}
 end
-if redis.call('EXISTS', KEYS[2]) == 1 then
+if redis.call('EXISTS', KEYS[2]) == 1 or redis.call('EXISTS', KEYS[5]) == 1 then
   return {'recorded', ''}
 end
 
