@@ -26,7 +26,7 @@ from service.adapters.journal_entries import (
 )
 from service.adapters.redis_gather import FactSource, RedisGather
 from service.adapters.seal import UNKEYED, Seal
-from service.adapters.state_replies import consents_as_data, contacts_as_data, time_zone_as_data
+from service.adapters.state_replies import consents_as_data, contacts_as_data, switch_of, time_zone_as_data
 from service.decision.record import CONTACTS_DAYS, RESERVATION_SECONDS, DecisionRow, customer_digest
 from service.ports import Caps, FactPlan, Gathered, Offer, Recorded, StoreUnavailable
 from service.together import Together

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from service.answer import iso
 from service.api import schemas
 from service.api.access import AdminRoute, ReadRoute
 from service.api.body import SINGLE_LIMIT, read_body
@@ -16,9 +17,9 @@ from service.api.replies import metrics_of, parse, respond, runtime_of, serving_
 from service.bootstrap import Runtime
 from service.catalogue.loader import to_jsonable
 from service.customer import customer_view
-from service.decision.model import Catalogue
 from service.decision.record import DecisionRow
 from service.decision.replay import batch_of
+from service.decision.switches import SCOPES, switchable
 from service.explanation import chosen_of, unavailable
 from service.explanation import explain as explanation_of
 from service.past import Past, look_back, past_view
@@ -26,7 +27,9 @@ from service.ports import StoreUnavailable
 
 health, views, switches = APIRouter(), APIRouter(route_class=ReadRoute), APIRouter(route_class=AdminRoute)
 PathId = Annotated[str, Path(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
-Scope = Literal["all", "issue", "group", "action", "channel"]
+Scope = Literal["all", "channel", "placement", "issue", "group", "action", "treatment"]
+if Scope.__args__ != SCOPES:  # type: ignore[attr-defined]
+    raise ImportError("operations.Scope and switches.SCOPES name different scopes")
 EXPLAIN_SECONDS = 15.0
 """How long a past decision's explanation may take: nobody waits for it at a till."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -124,17 +127,27 @@ async def catalogue(request: Request) -> Response:
     return respond(to_jsonable(serving_of(request).catalogue.catalogue))
 
 
+@views.get("/v1/switches", responses=problems(503), summary="What is paused, by whom and why")
+async def list_switches(request: Request) -> Response:
+    """Return the switches in force."""
+    try:
+        paused = await runtime_of(request).state.switches()
+    except StoreUnavailable:
+        raise ProblemError(503, "store", "The store does not answer.", retry_after=1) from None
+    return respond([{**one, "at": iso(one["at"])} for one in paused])
+
+
 @switches.put(
     "/v1/switches/{scope}/{scope_id}",
     responses=problems(404, *BODY_PROBLEMS),
     openapi_extra=body_schema(schemas.SwitchIn),
-    summary="Pause or resume all, an issue, a group, an action or a channel; effective on the next decision",
+    summary="Pause or resume all, a channel, placement, issue, group, action or treatment, from the next decision on",
 )
 async def switch(request: Request, scope: Scope, scope_id: PathId) -> Response:
     """Set a kill switch."""
     asked = parse(schemas.SwitchIn, await read_body(request, SINGLE_LIMIT))
     runtime = runtime_of(request)
-    if scope_id not in switchable(serving_of(request).catalogue.catalogue)[scope]:
+    if asked.paused and scope_id not in switchable(serving_of(request).catalogue.catalogue)[scope]:
         raise invalid_field("scope_id", f"the catalogue has no such {scope}")
     try:
         await runtime.state.set_switch(
@@ -143,15 +156,3 @@ async def switch(request: Request, scope: Scope, scope_id: PathId) -> Response:
     except StoreUnavailable:
         raise ProblemError(503, "store", "The switch could not be stored; send it again.", retry_after=1) from None
     return respond({"scope": scope, "id": scope_id, "paused": asked.paused})
-
-
-def switchable(catalogue: Catalogue) -> dict[str, set[str]]:
-    """Return what can be switched: scope -> ids; scope `all` has the one id `all`."""
-    found: dict[str, Any] = {
-        "all": {"all"},
-        "issue": {a.issue for a in catalogue.actions},
-        "group": {a.group for a in catalogue.actions},
-        "action": {a.id for a in catalogue.actions},
-        "channel": set(catalogue.channels),
-    }
-    return found
