@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decision.compiled import ChannelPlan, CompiledCatalogue
+from service.decision.consent import GRANTED
 from service.decision.model import CustomerBatch, Request, Stage
+from service.decision.spending import has_room
 from service.decision.switches import is_paused
 
 Bools = NDArray[np.bool_]

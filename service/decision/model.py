@@ -424,19 +424,23 @@ class CustomerBatch:
         facts: (layout.width, n), NaN where missing or stale.
         view_times: (n_views, n) event timestamps, Unix seconds, NaN where never written.
         is_known: (n,) False where the feature store has no fact at all.
-        consents: (n,) 1 granted, 0 refused, -1 unknown, for marketing on the request's channel.
+        consents: (n,) purpose -> 1 granted, 0 refused, on the request's channel; a purpose that is absent is unknown.
         paused: (scope, id) of the switches in force, see `switches.SCOPES`.
         is_loggable: False where the decision cannot be logged or caps cannot be reserved.
+        time_zones: (n,) each customer's own IANA zone, "" where none is known; () where none was gathered.
+        local: The customers' calendars as of the decision time; None: all live by UTC.
     """
 
     customer_ids: tuple[str, ...]
     facts: Floats
     view_times: Floats
     is_known: Bools
-    consents: NDArray[np.int8]
+    consents: tuple[Mapping[str, int], ...]
     contacts: Contacts
     paused: frozenset[tuple[str, str]] = frozenset()
     is_loggable: bool = True
+    time_zones: tuple[str, ...] = ()
+    local: LocalTimes | None = None
 
     def only(self, i: int) -> CustomerBatch:
         """Return customer `i` as a batch of one."""
