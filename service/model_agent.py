@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ from service.adapters.bundle_dir import (
 )
 from service.adapters.feast_plan import resolve_plan
 from service.adapters.model_check import check_in_child
-from service.decision.record import FILES_TAG, files_digest
+from service.decision.record import EFFECT_FILES, FILES_TAG, files_digest
 from service.ports import BundleRefused
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ FETCHED = {
     "evidence.json": "evidence.json",
     "golden.json": "golden.json",
 }
-"""File of the bundle -> artifact of the version. plan.json is made here, nothing else is fetched."""
+"""File of the bundle -> artifact of the version. plan.json is made here, nothing else is fetched but `EFFECT_FILES`."""
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -61,6 +62,10 @@ KEPT_BUNDLES, KEPT_SECONDS, KEPT_REFUSALS = 2, 86_400.0, 50
 FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
 Answer = TypeVar("Answer")
 _asking = threading.Lock()
+
+
+class NoArtifact(ValueError):
+    """A version does not have a file."""
 
 
 def sync_once(models: Path, mlflow_uri: str, feast_registry: str, feature_repo: Path = FEATURE_REPO) -> str | None:
@@ -176,7 +181,7 @@ def _champion(mlflow_uri: str) -> tuple[str, str, str | None] | None:
 
 
 def _fetch_checked(mlflow_uri: str, version: str, digest: str | None) -> dict[str, bytes]:
-    """Fetch a version's files and check them in a child process; golden.json comes back with this machine's bits.
+    """Fetch a version's files and check them in a child process; golden rows come back with this machine's bits.
 
     Args:
         digest: Of the files as training wrote them; None for a version that was registered without.
@@ -184,19 +189,21 @@ def _fetch_checked(mlflow_uri: str, version: str, digest: str | None) -> dict[st
     with tempfile.TemporaryDirectory(prefix="nba-agent-") as temporary:
         folder = Path(temporary)
         _in_time(FETCH_SECONDS, lambda: _fetch_all(mlflow_uri, version, folder))
-        files = {name: (folder / name).read_bytes() for name in FETCHED}
+        files = {name: (folder / name).read_bytes() for name in (*FETCHED, *EFFECT_FILES) if (folder / name).exists()}
         if digest is None:
             logger.warning("version %s has no tag %s: only its golden rows tell of damage", version, FILES_TAG)
         elif files_digest(files) != digest:
             raise ValueError(f"its files are not those that training wrote (tag {FILES_TAG}); register it again")
-        golden = check_in_child(folder)
-    files["golden.json"] = json.dumps(golden).encode()
-    return files
+        documents = check_in_child(folder)
+    return files | {name: json.dumps(document).encode() for name, document in documents.items()}
 
 
 def _fetch_all(mlflow_uri: str, version: str, folder: Path) -> bool:
     for name, artifact in FETCHED.items():
         _fetch(mlflow_uri, f"models:/{REGISTERED_MODEL}/{version}/{artifact}", folder / name)
+    with suppress(NoArtifact):  # most versions have no effect model; that both files came is told by the digest
+        for name in EFFECT_FILES:
+            _fetch(mlflow_uri, f"models:/{REGISTERED_MODEL}/{version}/{name}", folder / name)
     return True
 
 
@@ -210,7 +217,7 @@ def _fetch(mlflow_uri: str, uri: str, target: Path) -> None:
             fetched = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=temporary))
         except (OSError, mlflow.exceptions.MlflowException) as error:
             if isinstance(error, FileNotFoundError) or "No such" in str(error) or "not exist" in str(error):
-                raise ValueError(f"the version has no {uri.rsplit('/', 1)[-1]}") from error
+                raise NoArtifact(f"the version has no {uri.rsplit('/', 1)[-1]}") from error
             raise
         if fetched.is_symlink() or not fetched.is_file() or fetched.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"{fetched.name} is no plain file of at most {MAX_FILE_BYTES} bytes")

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,10 @@ from features.matrix import Columns
 from features.version import describe_contract, features_version
 from service.adapters.durable import sync_folder, write_synced
 from service.adapters.scoring import Golden, open_predictor
-from service.decision.bundle_scorer import BundleScorer, ColdStart, Domain
+from service.decision.bundle_scorer import BundleScorer, ColdStart, Domain, EffectModel
 from service.decision.calibration import Calibrator
 from service.decision.model import ISSUES
-from service.decision.record import BUNDLE_FILES
+from service.decision.record import BUNDLE_FILES, EFFECT_FILES
 from service.ports import Bundle, BundleRefused, FactPlan
 
 MANIFEST = "manifest.json"
@@ -46,7 +46,7 @@ def write_bundle(models: Path, files: Mapping[str, bytes], model_version: str, s
 
     Args:
         models: Folder of bundles; made where it is missing.
-        files: The content of each of `BUNDLE_FILES`.
+        files: The content of each of `BUNDLE_FILES`, and of `EFFECT_FILES` where the version has an effect model.
         model_version: E.g. `nba-propensity/3`.
         source: What the registry knows this model by for good; version numbers start anew with a new registry.
     """
@@ -54,7 +54,7 @@ def write_bundle(models: Path, files: Mapping[str, bytes], model_version: str, s
         "model_version": model_version,
         "source": source,
         "features_version": features_version(),
-        "files": {name: hashlib.sha256(files[name]).hexdigest() for name in BUNDLE_FILES},
+        "files": {name: hashlib.sha256(files[name]).hexdigest() for name in _names(files)},
     }
     manifest_bytes = json.dumps(manifest, indent=1, sort_keys=True).encode()
     digest = digest_of(manifest_bytes)
@@ -64,7 +64,7 @@ def write_bundle(models: Path, files: Mapping[str, bytes], model_version: str, s
         return digest
     folder = Path(tempfile.mkdtemp(prefix=".new-", dir=models))
     try:
-        for name in BUNDLE_FILES:
+        for name in _names(files):
             write_synced(folder / name, files[name])
         write_synced(folder / MANIFEST, manifest_bytes)
         sync_folder(folder)
@@ -200,7 +200,7 @@ class BundleDir:
             raise BundleRefused("a bundle's digest is 32 hex digits")
         folder = self._models / digest
         manifest, files = read_checked(folder, digest)
-        documents = {name: json.loads(files[name]) for name in BUNDLE_FILES if name.endswith(".json")}
+        documents = {name: json.loads(content) for name, content in files.items() if name.endswith(".json")}
         contract = documents["contract.json"]
         check_contract(contract)
         plan = read_plan(documents["plan.json"])
@@ -220,6 +220,9 @@ class BundleDir:
             evidence=documents["evidence.json"],
             domain=Domain.from_document(contract["actions"]),
             columns=columns,
+            effect=_open_effect(folder / "uplift.txt", documents["uplift.json"])
+            if "uplift.json" in documents
+            else None,
         )
         return Bundle(manifest["model_version"], digest, manifest["features_version"], plan, make_scorer)
 
@@ -235,11 +238,23 @@ def read_checked(folder: Path, digest: str) -> tuple[dict[str, Any], dict[str, b
         raise BundleRefused(f"bundle {digest}: {MANIFEST} is not the one it was named after; fetch the bundle again")
     manifest = json.loads(manifest_bytes)
     files = {}
-    for name in BUNDLE_FILES:
+    for name in _names(manifest["files"]):
         files[name] = _read(folder / name)
         if hashlib.sha256(files[name]).hexdigest() != manifest["files"][name]:
             raise BundleRefused(f"bundle {digest}: {name} is damaged (its SHA-256 is another); fetch the bundle again")
     return manifest, files
+
+
+def _names(files: Collection[str]) -> tuple[str, ...]:
+    """Return the files that a bundle has: all of `BUNDLE_FILES`, and both of `EFFECT_FILES` where one is there."""
+    return (*BUNDLE_FILES, *(EFFECT_FILES if EFFECT_FILES[0] in files else ()))
+
+
+def _open_effect(model: Path, document: Mapping[str, Any] | None) -> EffectModel | None:
+    """Open the effect booster, if any, with the engine that gives its golden scores to the bit."""
+    if document is None:
+        return None
+    return EffectModel.from_document(document, open_predictor(model, Golden.from_document(document["golden"])))
 
 
 def _check_golden(raw: Any, golden: Golden, calibrator: Calibrator) -> None:

@@ -13,20 +13,25 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from service.adapters.scoring import Golden
 
 WALL_SECONDS = 60.0
 CPU_SECONDS = 45
 MEMORY_BYTES = 4 * 1024**3
 MAX_RAW = 50.0
 """Log-odds beyond this are no answer of a sound model."""
+BINARY, REGRESSION = "binary sigmoid:1", "regression"
+"""Objectives as LightGBM writes them: of the propensity model, of the effect model."""
 
 
 def check_in_child(folder: Path, *, wall_seconds: float = WALL_SECONDS) -> dict[str, Any]:
-    """Check model.txt against calibrator.json, contract.json and golden.json of a folder.
+    """Check model.txt against calibrator.json, contract.json and golden.json of a folder, and its effect model if any.
 
     Returns:
-        The golden document with the raw scores as Booster gives them here, to the bit.
+        golden.json, and uplift.json if there, with the raw scores as Booster gives them here, to the bit.
 
     Raises:
         ValueError: with why the model must not serve.
@@ -50,8 +55,8 @@ def check_in_child(folder: Path, *, wall_seconds: float = WALL_SECONDS) -> dict[
         ) from None
     if verdict is not None:
         raise ValueError(verdict)
-    golden: dict[str, Any] = answer["golden"]
-    return golden
+    documents: dict[str, Any] = answer["documents"]
+    return documents
 
 
 def _check(folder: Path) -> dict[str, Any]:
@@ -59,7 +64,7 @@ def _check(folder: Path) -> dict[str, Any]:
 
     from features.version import describe_contract
     from service.adapters.bundle_dir import check_contract
-    from service.adapters.scoring import Golden, open_lignum
+    from service.adapters.scoring import Golden
     from service.decision.calibration import Calibrator
 
     def read(name: str) -> Any:
@@ -68,8 +73,28 @@ def _check(folder: Path) -> dict[str, Any]:
     check_contract(read("contract.json"))
     calibrator, golden = Calibrator.from_document(read("calibrator.json")), Golden.from_document(read("golden.json"))
     inputs = describe_contract()["model_inputs"]
-    text = (folder / "model.txt").read_text(encoding="utf-8")
-    check_header(text, inputs)
+    raw = _check_booster(folder / "model.txt", golden, BINARY, inputs)
+    issues = golden.rows[:, inputs.index("issue")]
+    worst = float(np.max(np.abs(calibrator.apply(raw, issues) - golden.probabilities)))
+    if not worst <= 1e-9:
+        raise ValueError(f"calibrated probabilities differ from the golden ones by {worst:.3g}")
+    documents = {"golden.json": Golden(golden.rows, raw, calibrator.apply(raw, issues)).document()}
+    if (folder / "uplift.txt").exists():
+        uplift = read("uplift.json")
+        expected = Golden.from_document(uplift["golden"])
+        scores = _check_booster(folder / "uplift.txt", expected, REGRESSION, inputs)
+        documents["uplift.json"] = {**uplift, "golden": Golden(expected.rows, scores, scores).document()}
+    return documents
+
+
+def _check_booster(model: Path, golden: Golden, objective: str, inputs: list[str]) -> Any:
+    """Return the golden rows' raw scores as Booster gives them here; ValueError where the model must not serve."""
+    import numpy as np
+
+    from service.adapters.scoring import open_lignum
+
+    text = model.read_text(encoding="utf-8")
+    check_header(text, inputs, objective)
     if golden.rows.shape[1] != len(inputs):
         raise ValueError(f"golden rows have {golden.rows.shape[1]} inputs, the contract has {len(inputs)}")
 
@@ -84,17 +109,13 @@ def _check(folder: Path) -> dict[str, Any]:
     worst = float(np.max(np.abs(raw - golden.raw)))
     if not worst <= 1e-9:
         raise ValueError(f"the model's scores differ from its golden ones by {worst:.3g}")
-    issues = golden.rows[:, inputs.index("issue")]
-    worst = float(np.max(np.abs(calibrator.apply(raw, issues) - golden.probabilities)))
-    if not worst <= 1e-9:
-        raise ValueError(f"calibrated probabilities differ from the golden ones by {worst:.3g}")
-    fast = open_lignum(folder / "model.txt")
+    fast = open_lignum(model)
     if fast is not None:
         fast(golden.rows)  # must not kill the process; that its bits are Booster's is checked wherever it serves
-    return Golden(golden.rows, raw, calibrator.apply(raw, issues)).document()
+    return raw
 
 
-def check_header(text: str, inputs: list[str]) -> None:
+def check_header(text: str, inputs: list[str], objective: str = BINARY) -> None:
     """Read the model text's own header before any native code does.
 
     Raises:
@@ -103,8 +124,8 @@ def check_header(text: str, inputs: list[str]) -> None:
     if "\0" in text or not text.startswith("tree\n") or "\nend of trees\n" not in text:
         raise ValueError("model.txt is not a whole LightGBM text model")
     lines = dict(line.split("=", 1) for line in text[: text.find("\nTree=")].splitlines() if "=" in line)
-    if lines.get("objective") != "binary sigmoid:1" or lines.get("num_class") != "1":
-        raise ValueError(f"the model's objective is {lines.get('objective')!r}; expected 'binary sigmoid:1'")
+    if lines.get("objective") != objective or lines.get("num_class") != "1":
+        raise ValueError(f"the model's objective is {lines.get('objective')!r}; expected {objective!r}")
     if lines.get("feature_names", "").split(" ") != inputs:
         raise ValueError("the model's inputs are not the contract's, in its order")
     check_numbers(text)
@@ -127,11 +148,11 @@ def main(folder: str) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        golden = _check(Path(folder))
+        documents = _check(Path(folder))
     except Exception as error:
         print(json.dumps({"refused": str(error) or type(error).__name__}))
         return 0
-    print(json.dumps({"refused": None, "golden": golden}))
+    print(json.dumps({"refused": None, "documents": documents}))
     return 0
 
 

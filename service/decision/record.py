@@ -165,11 +165,15 @@ BUNDLE_FILES = (
 )
 """Files of a bundle beside manifest.json, which holds the SHA-256 of each, and the versions of model and features."""
 
+EFFECT_FILES = ("uplift.txt", "uplift.json")
+"""Files of a bundle that also knows what showing an action changes; both or neither."""
+
 FILES_TAG = "files_sha256"
 """Tag of a model version: `files_digest` of what training wrote, kept apart from the files themselves."""
 
 
 def files_digest(files: Mapping[str, bytes]) -> str:
     """Return one SHA-256 for a model's files, by the names that they have in a bundle, without the plan."""
-    listed = "".join(f"{sha256(files[name]).hexdigest()}  {name}\n" for name in BUNDLE_FILES if name != "plan.json")
+    names = [name for name in (*BUNDLE_FILES, *EFFECT_FILES) if name in files and name != "plan.json"]
+    listed = "".join(f"{sha256(files[name]).hexdigest()}  {name}\n" for name in names)
     return sha256(listed.encode()).hexdigest()
