@@ -31,7 +31,7 @@ POINTS = 32
 _GRID = np.linspace(0.0, 1.0, POINTS) ** 2  # denser where the best and surest candidates lie
 LOWEST, HIGHEST = -2.6, 3.6
 """Where a candidate's distribution is taken to begin and end, in standard deviations."""
-_FLAT = 1e-300
+_FLAT, _NOWHERE = 1e-300, -1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ def winning_probabilities(posterior: Posterior, is_available: Bools) -> Floats:
         (n_customers, m) probabilities; a row without an available candidate is all 0.
     """
     probabilities = np.zeros(is_available.shape)
-    begins = np.where(is_available, posterior.lows, -np.inf).max(axis=1, keepdims=True)
-    ends = np.where(is_available, posterior.highs, -np.inf).max(axis=1, keepdims=True)
+    begins = np.where(is_available, posterior.lows, _NOWHERE).max(axis=1, keepdims=True)
+    ends = np.where(is_available, posterior.highs, _NOWHERE).max(axis=1, keepdims=True)
     # Who ends before another begins has no chance.
     rows, candidates = np.nonzero(is_available & (posterior.highs >= begins))
     if not len(rows):
