@@ -39,6 +39,12 @@ class Metrics:
         self.reloads = Counter(
             "nba_reload", "Loads of a bundle or catalogue", ["kind", "result"], registry=self.registry
         )
+        self.cap_denied = Counter(
+            "nba_cap_denied",
+            "Decisions in which a contact policy left no room (filter), reservations that it refused (reservation)",
+            ["cap", "at"],
+            registry=self.registry,
+        )
         self.model = Gauge(
             "nba_model_info",
             "Processes that serve this model and catalogue now",
@@ -67,6 +73,11 @@ class Metrics:
         catalogue = decided.serving.catalogue.catalogue
         for choice in decisions.chosen[decided.customer]:
             self.shown.labels(catalogue.actions[decisions.actions[choice.candidate]].issue, arm, channel).inc()
+
+        for policy in decided.serving.catalogue.caps.used_up(decisions.room[decided.customer]):
+            self.cap_denied.labels(policy.id, "filter").inc()
+        for cap in decided.denied_by:
+            self.cap_denied.labels(cap, "reservation").inc()
 
     def serves(self, serving: Serving) -> None:
         """Say what serves now; what served before falls to 0, since shared series cannot be removed."""

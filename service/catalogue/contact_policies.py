@@ -47,7 +47,7 @@ class ContactPolicyReader:
             scope, scope_id = self._scope(fields.get("scope"), "marketing")
             starts, ends = self._time_of_day(fields.get("from")), self._time_of_day(fields.get("to"))
             if starts == ends and "from" in fields and "to" in fields:
-                self.document.note(fields["to"], "the hours end where they begin", "write from 21:00 to 08:00")
+                self.document.note(fields["to"], "the hours end where they begin", "write 21:00 to 08:00")
             reason = self.document.text(fields.get("reason"))
             found.append(QuietHours(quiet_id, scope, scope_id, starts, ends, self._channels(fields), reason))
         return tuple(sorted(found, key=lambda quiet: quiet.id))

@@ -82,7 +82,7 @@ def test_caps_of_the_copy_are_there_and_never_full(tmp_path: Path):
     copy = tmp_path / "catalogue.yaml"
     copy.write_text(uncapped(shipped.read_text()))
     ours, theirs = load_catalogue(copy), load_catalogue(shipped)
-    assert {cap.limit for cap in ours.caps} == {CAP_LIMIT}
+    assert {cap.limit for cap in ours.caps if cap.counted != "reject" and cap.counted != "conversion"} == {CAP_LIMIT}
     assert [cap.id for cap in ours.caps] == [cap.id for cap in theirs.caps]
     assert (ours.actions, ours.treatments, ours.experiment) == (theirs.actions, theirs.treatments, theirs.experiment)
     assert [rule.text for rule in ours.rules] == [rule.text for rule in theirs.rules]
