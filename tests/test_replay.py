@@ -17,17 +17,17 @@ from service.adapters.journal_entries import encode_decision
 from service.adapters.parquet_lake import ParquetLake
 from service.catalogue.loader import load_catalogue
 from service.decision.engine import CompiledCatalogue, compile_catalogue, decide, select_again
+from service.decision.experiment import ARMS
 from service.decision.log_columns import from_columns
 from service.decision.log_row import write_row
-from service.decision.model import CustomerBatch, Experiment, Exploration, Request, Scorer, Stage
+from service.decision.model import CustomerBatch, Evidence, Experiment, Exploration, Ramp, Request, Scorer, Stage
 from service.decision.record import DecisionRow, decision_id_from, random_key
 from service.decision.replay import AnotherCatalogue, decide_again, differences
 from service.past import NO_BUNDLE, NO_CONTRACT, look_back
 from tests.service.decision.worlds import CATALOGUE, COLUMNS, NOW, one_of, random_batch, random_contacts
 from tests.small_world import SmallWorld
 
-ARMS = ("nba", "holdout", "random", "propensity_only")
-STRATEGIES = (("none", 0.0), ("epsilon_greedy", 0.2), ("softmax", 0.4))
+STRATEGIES = (("none", 0.0), ("epsilon_greedy", 0.2), ("softmax", 0.4), ("thompson", 0.0))
 REQUESTS = (
     Request("app"),
     Request("email", limit=2),
@@ -40,12 +40,13 @@ REQUESTS = (
 def worlds(small_world: SmallWorld) -> list[tuple[CompiledCatalogue, Scorer]]:
     """The shipped catalogue with every strategy, its arms in equal shares, and a real model's scorer for each."""
     shipped = load_catalogue(CATALOGUE)
-    shares = tuple((arm, 1 / len(ARMS)) for arm in ARMS)
+    arms = tuple((arm, 1 / len(ARMS)) for arm in ARMS)
+    layers = Experiment("e", "salt", arms, (("catalogued", 0.9), ("none", 0.1)), (("retention", 0.1), ("upsell", 0.1)))
     bundle = BundleDir(small_world.models).load(small_world.digest)
     made = []
     for strategy, parameter in STRATEGIES:
         catalogue = compile_catalogue(
-            replace(shipped, experiment=Experiment("e", "salt", shares), exploration=Exploration(strategy, parameter)),
+            replace(shipped, experiment=layers, exploration=Exploration(strategy, parameter, ramp=Ramp())),
             COLUMNS,
         )
         made.append((catalogue, bundle.scorer_for(catalogue)))
@@ -83,7 +84,11 @@ def one_row(
     decision_id = decision_id_from(rng.bytes(16), alone.customer_ids[0])
     keys = np.array([random_key(decision_id, alone.customer_ids[0])], np.uint64)
     now = NOW + float(rng.random()) * 86_400
-    decisions = decide(alone, request, catalogue, scorer, now, keys)
+    n_actions = len(catalogue.catalogue.actions)
+    evidence = Evidence(rng.poisson(0.4, n_actions) * 0.7, rng.poisson(0.4, n_actions) * rng.random(n_actions))
+    decisions = decide(
+        alone, request, catalogue, scorer, now, keys, evidence=evidence, challenger=scorer if luck > 0.5 else None
+    )
     is_reselected = luck > 0.8 and bool(decisions.chosen[0])
     if is_reselected:
         refused = [int(decisions.actions[choice.candidate]) for choice in decisions.chosen[0][:1]]
@@ -128,7 +133,7 @@ def check(worlds: list[tuple[CompiledCatalogue, Scorer]], folder: Path, n: int) 
 
 def check_all_was_met(met: Counter[str]) -> None:
     stages = {"RANKED", "SWITCHED_OFF", "ISSUE_NOT_ASKED", "NO_CONSENT", "ELIGIBILITY", "APPLICABILITY", "SUITABILITY"}
-    stages |= {"CONTACT_POLICY", "MUST_BE_LOGGED", "NOT_SELECTED", "HELD_OUT", "RESERVATION_REFUSED"}
+    stages |= {"OUT_OF_REACH", "CONTACT_POLICY", "MUST_BE_LOGGED", "NOT_SELECTED", "HELD_OUT", "RESERVATION_REFUSED"}
     assert stages <= set(met), stages - set(met)
     assert {*ARMS, "log_unavailable", "features_unavailable"} <= set(met)
 
