@@ -24,17 +24,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from service.catalogue_commands import CatalogueStop, catalogue_app
 from service.log_commands import log_app
 from service.logs import set_up_logs
+from service.privacy_commands import export_app, forget
 from service.settings import Settings
 from service.switch_commands import switch_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Next best action.")
-catalogue_app = typer.Typer(no_args_is_help=True, help="Look after the catalogue.")
 app.add_typer(catalogue_app, name="catalogue")
 key_app = typer.Typer(no_args_is_help=True, help="Make API keys.")
 app.add_typer(key_app, name="key")
 app.add_typer(log_app, name="log")
+app.add_typer(export_app, name="export")
+app.command()(forget)
 app.add_typer(switch_app, name="switch")
 console = Console(stderr=True)
 NEEDS_FEAST = ("apply", "materialize", "replay", "train", "prepare", "agent", "worker", "demo")
@@ -266,18 +269,6 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")
     raise typer.Exit(0 if examination.is_healthy(found) else 1)
 
 
-@catalogue_app.command()
-def check(path: Annotated[Path | None, typer.Argument(help="Default: the catalogue in use.")] = None) -> None:
-    """Load a catalogue as serving would and list everything that is wrong with it."""
-    from service.catalogue.loader import load_catalogue
-
-    catalogue = load_catalogue(path or Settings().catalogue)
-    console.print(
-        f"nba: catalogue {catalogue.version} is fine: {len(catalogue.actions)} actions, {len(catalogue.treatments)} "
-        f"treatments, {len(catalogue.rules)} rules, {len(catalogue.caps)} caps"
-    )
-
-
 @key_app.command("new")
 def key_new(
     name: Annotated[str, typer.Option(help="Who will use it.")],
@@ -301,7 +292,8 @@ def explain_failure(error: BaseException) -> str | None:
     from service.online import NothingLoaded
     from service.ports import BundleRefused, StoreUnavailable
 
-    if isinstance(error, Stop | CatalogueError | ClockFileError | EmbeddedServerError | KeysError | LogError):
+    told = (Stop, CatalogueStop, CatalogueError, ClockFileError, EmbeddedServerError, KeysError, LogError)
+    if isinstance(error, told):
         return str(error)
     if isinstance(error, BundleRefused):
         return f"the champion was refused and the bundle in use stays: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,21 +17,24 @@ ESTIMATES = ("propensity", "uplift")
 POSITIVES = ("conversion", "accept", "click")
 SHARED_FIELDS = (
     "group", "value", "cost", "lever", "prior", "scoring", "campaign_type", "window_days", "marketing",
-    "purpose", "may_be_unlogged", "success", "default_outcome", "content", "positive", "ramp",
+    "purpose", "may_be_unlogged", "success", "default_outcome", "content", "positive", "ramp", "starts", "ends",
+    "treatments",
 )  # fmt: skip
 DEFAULT_OUTCOMES = ("reject", "none")
-ACTION_FIELDS = (*SHARED_FIELDS, "member", "starts", "ends", "channels", "mandatory")
-ISSUE_FIELDS = (*SHARED_FIELDS, "threshold", "factors", "context_weights", "propensity", "stages", "treatments")
+ACTION_FIELDS = (*SHARED_FIELDS, "member", "channels", "mandatory")
+ISSUE_FIELDS = (*SHARED_FIELDS, "threshold", "factors", "context_weights", "propensity", "stages")
 Content = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How an issue's actions appear on a channel."""
+    """How an issue's actions, or one action, appear on a channel; validity in Unix seconds, NaN for open."""
 
     channel: str
     placements: tuple[str, ...]
     cost: float
+    starts_at: float
+    ends_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class ActionReader:
     channels: tuple[str, ...]
     placements: tuple[Placement, ...]
     locales: tuple[str, ...]
-    groups: tuple[str, ...]
+    groups: Mapping[str, tuple[float, float]]
     purposes: tuple[str, ...]
     stages: tuple[str, ...]
 
@@ -84,7 +88,7 @@ class ActionReader:
         factors = fields.get("factors")
         return Issue(
             fields,
-            tuple(self._form(channel, inner) for channel, inner in self._by_channel(fields.get("treatments"))),
+            self._forms(fields.get("treatments")),
             self._content(fields.get("content")),
             FACTORS if factors is None else document.texts(factors, FACTORS),
             {c: document.number(p, 1.0, 0) for c, p in self._by_channel(fields.get("context_weights"))},
@@ -110,11 +114,14 @@ class ActionReader:
                 self.document.note(inner, f"unknown channel {channel!r}", remedy)
         return [(channel, inner) for channel, inner in found if channel in self.channels]
 
+    def _forms(self, place: Place | None) -> tuple[Form, ...]:
+        return tuple(self._form(channel, inner) for channel, inner in self._by_channel(place))
+
     def _form(self, channel: str, place: Place) -> Form:
-        fields = self.document.fields(place, ("placements",), ("cost",))
+        fields = self.document.fields(place, ("placements",), ("cost", "starts", "ends"))
         known = [p.id for p in self.placements if p.channel == channel]
         placements = self.document.texts(fields.get("placements"), known)
-        return Form(channel, placements, self.document.number(fields.get("cost"), 0.0, 0))
+        return Form(channel, placements, self.document.number(fields.get("cost"), 0.0, 0), *self.document.dates(fields))
 
     def _content(self, place: Place | None) -> Content:
         content = {}
@@ -157,14 +164,14 @@ class ActionReader:
                 document.note(place, f"{needed!r} is missing here and at the issue", f"add {needed}: ...")
         members = [member for names_ in self.layout.dimensions.values() for member in names_]
         member = document.text(fields.get("member"), "", members) or None
-        starts_at, ends_at = document.moment(fields.get("starts")), document.moment(fields.get("ends"))
-        if ends_at <= starts_at:
-            document.note(fields["ends"], "the action ends before it starts", "set ends after starts")
+        starts_at, ends_at = document.dates(fields)
+        group = document.text(fields.get("group"), "", tuple(self.groups))
+        opens_at, closes_at = self.groups.get(group, (math.nan, math.nan))
         return Action(
             id=action_id,
             name=names.get(self.locales[0], ""),
             issue=issue,
-            group=document.text(fields.get("group"), "", self.groups),
+            group=group,
             value=document.number(fields.get("value"), 0.0, 0),
             cost=document.number(fields.get("cost"), 0.0, 0),
             lever=document.number(fields.get("lever"), 1.0, 0),
@@ -177,8 +184,8 @@ class ActionReader:
             purpose=document.text(fields.get("purpose"), self.purposes[0], self.purposes),
             may_be_unlogged=document.flag(fields.get("may_be_unlogged"), default=False),
             success_rule=self._success(fields.get("success"), member),
-            starts_at=starts_at,
-            ends_at=ends_at,
+            starts_at=latest(starts_at, opens_at),
+            ends_at=-latest(-ends_at, -closes_at),
             positive=document.text(fields.get("positive"), "conversion", POSITIVES),
             is_mandatory=document.flag(fields.get("mandatory"), default=False),
             is_ramped=document.flag(fields.get("ramp"), default=True),
@@ -199,7 +206,8 @@ class ActionReader:
         content = {**issue.content, **self._content(own.get("content"))}
         if self.locales[0] not in content:
             document.note(place, f"there is no content in {self.locales[0]!r}", "add it here or at the issue")
-        offered: Sequence[str] = [form.channel for form in issue.forms]
+        forms = {form.channel: form for form in (*issue.forms, *self._forms(own.get("treatments")))}
+        offered: Sequence[str] = list(forms)
         channels = document.texts(own["channels"], offered) if "channels" in own else offered
         if not channels:
             document.note(place, "the action appears on no channel", "give the issue treatments, or name channels")
@@ -208,7 +216,16 @@ class ActionReader:
             for locale, fields in content.items()
         }
         return [
-            Treatment(f"{action.id}.{form.channel}", action.id, form.channel, form.placements, filled, form.cost)
-            for form in issue.forms
+            Treatment(
+                f"{action.id}.{form.channel}", action.id, form.channel, form.placements, filled, form.cost,
+                form.starts_at, form.ends_at,
+            )
+            for form in forms.values()
             if form.channel in channels
-        ]
+        ]  # fmt: skip
+
+
+def latest(one: float, other: float) -> float:
+    """Return the later of two moments; NaN, for open, says nothing."""
+    known = [moment for moment in (one, other) if not math.isnan(moment)]
+    return max(known, default=math.nan)

@@ -45,7 +45,8 @@ def to_jsonable(catalogue: Catalogue) -> dict[str, Any]:
         "actions": [_action(action) for action in catalogue.actions],
         "treatments": [
             {"id": t.id, "action_id": t.action_id, "channel": t.channel, "placements": list(t.placements),
-             "cost": t.cost, "content": {locale: dict(fields) for locale, fields in t.content.items()}}
+             "cost": t.cost, "content": {locale: dict(fields) for locale, fields in t.content.items()},
+             "starts_at": _finite(t.starts_at), "ends_at": _finite(t.ends_at)}
             for t in catalogue.treatments
         ],
         "time_zone": catalogue.zone.name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import yaml
@@ -151,6 +151,13 @@ class Document:
             self.note(place, "expected true or false", "write true or false, without quotes")
             return default
         return bool(place.node.value == "true")
+
+    def dates(self, fields: Mapping[str, Place]) -> tuple[float, float]:
+        """Read the keys `starts` and `ends` as Unix seconds; NaN for open."""
+        starts_at, ends_at = self.moment(fields.get("starts")), self.moment(fields.get("ends"))
+        if ends_at <= starts_at:
+            self.note(fields["ends"], "it ends before it starts", "set ends after starts")
+        return starts_at, ends_at
 
     def moment(self, place: Place | None) -> float:
         """Read a date or a moment in ISO 8601, UTC unless it says otherwise, as Unix seconds; NaN if absent."""

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from yaml import MappingNode
+
 from features.matrix import Columns
 from service.catalogue import contact_policies
 from service.catalogue.actions import ActionReader
@@ -68,7 +70,7 @@ def _catalogue(document: Document, root: Place, columns: Columns) -> Catalogue:
     locales = document.texts(top.get("locales")) or ("en",)
     channels, placements = _channels(document, top.get("channels"))
     context = _context(document, top.get("context"), columns)
-    groups = document.texts(top.get("groups")) if "groups" in top else ()
+    groups = _groups(document, top.get("groups"))
     purposes = _purposes(document, top.get("purposes"))
     stages = columns.vocabulary("stage")
     offers = ActionReader(document, columns.layout, channels, placements, locales, groups, purposes, stages)
@@ -145,6 +147,16 @@ def _context(document: Document, place: Place | None, columns: Columns) -> tuple
             document.text(inner, "", ("number",))
         fields.append(ContextField(name, () if inner.is_text else document.texts(inner)))
     return tuple(fields)
+
+
+def _groups(document: Document, place: Place | None) -> dict[str, tuple[float, float]]:
+    """Read groups as a list, or as a mapping to their dates of validity, which bind their actions."""
+    if place is not None and isinstance(place.node, MappingNode):
+        return {
+            group: document.dates(document.fields(inner, optional=("starts", "ends")))
+            for group, inner in document.identified(place)
+        }
+    return dict.fromkeys(document.texts(place), (math.nan, math.nan))
 
 
 def _zone(document: Document, place: Place | None) -> Zone:

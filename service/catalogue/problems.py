@@ -21,11 +21,11 @@ class CatalogueError(ValueError):
 
     Attributes:
         file: The file as it was named.
-        problems: Everything that is wrong, in order of line.
+        problems: Everything that is wrong, each once, in order of line.
     """
 
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
-        self.file, self.problems = file, tuple(sorted(problems))
+        self.file, self.problems = file, tuple(sorted(set(problems)))
         super().__init__("\n".join(f"{file}:{p.line}: {p.path}: {p.message}; {p.remedy}" for p in self.problems))
 
 

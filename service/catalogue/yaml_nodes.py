@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,7 +15,7 @@ from service.catalogue.problems import CatalogueError, Problem
 
 MAX_CHARACTERS = 4_000_000
 TEXT_TAG = "tag:yaml.org,2002:str"
-RESOLVER = yaml.resolver.Resolver()
+RESOLVER: Any = yaml.resolver.Resolver()
 
 
 class Refusal(Exception):
@@ -84,12 +85,13 @@ def _compose(text: str) -> yaml.Node:
     top: list[yaml.Node] = []
     levels = [top]  # of each collection that is open: its nodes so far
     opened: list[yaml.Node] = []
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+    events: Any = yaml.parse(text, Loader=yaml.CSafeLoader)  # its marks are of another class, with the same fields
+    for event in events:
         _refuse_indirection(event)
         if isinstance(event, yaml.ScalarEvent):
             levels[-1].append(_scalar(event))
         elif isinstance(event, yaml.CollectionStartEvent):
-            kind = yaml.MappingNode if isinstance(event, yaml.MappingStartEvent) else yaml.SequenceNode
+            kind: Any = yaml.MappingNode if isinstance(event, yaml.MappingStartEvent) else yaml.SequenceNode
             opened.append(kind("", [], event.start_mark, event.end_mark))
             levels[-1].append(opened[-1])
             levels.append([])
@@ -105,7 +107,7 @@ def _compose(text: str) -> yaml.Node:
     return top[0]
 
 
-def _scalar(event: yaml.ScalarEvent) -> yaml.ScalarNode:
+def _scalar(event: Any) -> yaml.ScalarNode:
     is_plain = bool(event.implicit[0])
     tag = _plain_tag(event.value) if is_plain else TEXT_TAG
     return yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark, None if is_plain else event.style)

@@ -179,8 +179,8 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[s
             for purpose in sorted({action.purpose for action in actions if action.is_marketing})
         ),
         may_be_unlogged=np.array([action.may_be_unlogged for action in actions], dtype=np.bool_),
-        starts_at=np.nan_to_num(np.array([action.starts_at for action in actions]), nan=-np.inf),
-        ends_at=np.nan_to_num(np.array([action.ends_at for action in actions]), nan=np.inf),
+        starts_at=np.fmax(_moments(actions, "starts_at", -np.inf), _moments(treatments, "starts_at", -np.inf)),
+        ends_at=np.fmin(_moments(actions, "ends_at", np.inf), _moments(treatments, "ends_at", np.inf)),
         issues=np.array([action.issue for action in actions], dtype=np.str_),
         groups=np.array([action.group for action in actions], dtype=np.str_),
         action_ids=np.array([action.id for action in actions], dtype=np.str_),
@@ -190,6 +190,10 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[s
 def _counters(caps: CapTable, actions: Sequence[Action], treatments: Sequence[Treatment], placement: str = "") -> Ints:
     rows = [caps.counters_of(a, t, placement) for a, t in zip(actions, treatments, strict=True)]
     return np.array(rows, dtype=np.int64).reshape(len(rows), len(caps.policies))
+
+
+def _moments(offers: Sequence[Action] | Sequence[Treatment], name: str, if_open: float) -> Floats:
+    return np.nan_to_num(np.array([getattr(offer, name) for offer in offers], dtype=np.float64), nan=if_open)
 
 
 def _is_ramped(catalogue: Catalogue, channel: str, action: Action) -> bool:

@@ -147,6 +147,7 @@ class Treatment:
     Attributes:
         cost: What showing this form costs, on top of the action's cost.
         content: locale -> field -> text.
+        starts_at, ends_at: Validity within the action's, Unix seconds UTC; NaN for open.
     """
 
     id: str
@@ -155,6 +156,8 @@ class Treatment:
     placements: tuple[str, ...]
     content: Mapping[str, Mapping[str, str]]
     cost: float = 0.0
+    starts_at: float = math.nan
+    ends_at: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
