@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from training import registry_commands, simulate_command
+from training import evaluate_command, registry_commands, simulate_command
 from training.pipeline import CHECKOUT, Step, run_steps
 
 console = Console(stderr=True)
@@ -140,6 +140,7 @@ def register(app: typer.Typer) -> None:
         console.print(f"nba: {summary(table)} in {out}")
 
     registry_commands.register(app)
+    evaluate_command.register(app)
     simulate_command.register(app)
 
     @app.command("replay")
