@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,41 +48,68 @@ class Assigned:
     probabilities: NDArray[np.float64]
 
 
-def uniforms(salt: str, name: str, customer_id: str) -> list[float]:
-    """Map a customer to eight numbers in (0, 1), odd multiples of 2^-54, by blake2b keyed with the salt."""
-    digest = hashlib.blake2b(f"{name}\0{customer_id}".encode(), digest_size=64, key=salt.encode()).digest()
-    return [((int.from_bytes(digest[k : k + 8], "big") >> 11) + 0.5) * 2.0**-53 for k in range(0, 64, 8)]
+def uniform(digest: bytes, place: int) -> float:
+    """Return the number at one of the eight places of a digest, in (0, 1], by 53 bits."""
+    return ((int.from_bytes(digest[8 * place : 8 * place + 8], "big") >> 11) + 0.5) * 2.0**-53
+
+
+def digest_of(salt: str, layer: str, customer_id: str) -> bytes:
+    """Hash a customer for a layer: 64 bytes of blake2b keyed with the salt, of at most 64 bytes itself."""
+    return hashlib.blake2b(f"{layer}\0{customer_id}".encode(), digest_size=64, key=salt.encode()).digest()
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of an experiment, ready to assign."""
+
+    salt: str
+    layers: tuple[_Layer, ...]
+
+    @classmethod
+    @lru_cache(maxsize=64)
+    def of(cls, experiment: Experiment, *, has_challenger: bool) -> Layers:
+        """Prepare the layers; without a challenger its customers are in `nba`, which then has the share of both."""
+        merged = {} if has_challenger else {CHALLENGER: NBA}
+        layers = [_Layer.of("arms", ARMS, dict(experiment.arms), merged)]
+        if experiment.exploration:
+            layers.append(_Layer.of("exploration", EXPLORATION_ARMS, dict(experiment.exploration), {}))
+        for issue, share in experiment.holdouts:
+            layers.append(_Layer.of(f"holdout.{issue}", _HOLDOUT_ARMS, {TREATED: 1.0 - share, HELD: share}, {}))
+        return cls(experiment.salt, tuple(layers))
+
+    def assign(self, customer_ids: Sequence[str]) -> Assigned:
+        """Assign the arms of all layers."""
+        assigned = tuple([tuple([layer.assign(self.salt, i) for layer in self.layers]) for i in customer_ids])
+        probabilities = np.array([math.prod([share for _, _, share in of]) for of in assigned], dtype=np.float64)
+        return Assigned(tuple([of[0][1] for of in assigned]), assigned, probabilities)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer: the place in the hash and the share of each arm, and what is told of who is in it."""
+
+    name: str
+    clocks: tuple[tuple[int, float, Layer], ...]
+
+    @classmethod
+    def of(cls, name: str, arms: Sequence[str], shares: Mapping[str, float], merged: Mapping[str, str]) -> _Layer:
+        told = {arm: merged.get(arm, arm) for arm in shares}
+        total = {to: sum(share for arm, share in shares.items() if told[arm] == to) for to in told.values()}
+        clocks = [
+            (arms.index(arm), share, (name, told[arm], total[told[arm]])) for arm, share in shares.items() if share > 0
+        ]
+        return cls(name, tuple(clocks))
+
+    def assign(self, salt: str, customer_id: str) -> Layer:
+        if len(self.clocks) == 1:
+            return self.clocks[0][2]
+        digest = digest_of(salt, self.name, customer_id)
+        return min([(-math.log(uniform(digest, place)) / share, layer) for place, share, layer in self.clocks])[1]
 
 
 def assign(experiment: Experiment, customer_ids: Sequence[str], *, has_challenger: bool = False) -> Assigned:
-    """Assign the arms of all layers.
-
-    Args:
-        has_challenger: Without one, the challenger's customers are in `nba`, which then has the share of both.
-    """
-    merged = {} if has_challenger else {CHALLENGER: NBA}
-    layers = [_Layer("arms", ARMS, dict(experiment.arms), merged)]
-    if experiment.exploration:
-        layers.append(_Layer("exploration", EXPLORATION_ARMS, dict(experiment.exploration), {}))
-    for issue, share in experiment.holdouts:
-        layers.append(_Layer(f"holdout.{issue}", _HOLDOUT_ARMS, {TREATED: 1.0 - share, HELD: share}, {}))
-    assigned = tuple(tuple(layer.assign(experiment.salt, customer) for layer in layers) for customer in customer_ids)
-    probabilities = np.array([math.prod(share for _, _, share in of) for of in assigned], dtype=np.float64)
-    return Assigned(tuple(of[0][1] for of in assigned), assigned, probabilities)
-
-
-class _Layer:
-    def __init__(self, name: str, arms: tuple[str, ...], shares: dict[str, float], merged: dict[str, str]) -> None:
-        self.name = name
-        self.clocks = [(arms.index(arm), shares[arm], arm) for arm in shares if shares[arm] > 0]
-        told = {arm: merged.get(arm, arm) for arm in shares}
-        total = {name: sum(share for arm, share in shares.items() if told[arm] == name) for name in told.values()}
-        self.found = {arm: (name, told[arm], total[told[arm]]) for arm in shares}
-
-    def assign(self, salt: str, customer_id: str) -> Layer:
-        drawn = uniforms(salt, self.name, customer_id)
-        _, arm = min((-math.log(drawn[k]) / share, arm) for k, share, arm in self.clocks)
-        return self.found[arm]
+    """Assign the arms of all layers; see `Layers.of`."""
+    return Layers.of(experiment, has_challenger=has_challenger).assign(customer_ids)
 
 
 def is_exploring(layers: Sequence[Sequence[Layer]]) -> Bools:

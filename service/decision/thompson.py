@@ -25,29 +25,26 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
 
 POINTS = 32
 _GRID = np.linspace(0.0, 1.0, POINTS) ** 2  # denser where the best and surest candidates lie
 LOWEST, HIGHEST = -2.6, 3.6
 """Where a candidate's distribution is taken to begin and end, in standard deviations."""
-_FLAT, _NOWHERE = 1e-300, -1e300
+_FLAT, _NOWHERE, _TINY = 1e-300, -1e300, float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
     """Distributions of priorities: gain x (Gamma of mean 1) - cost, in Wilson and Hilferty's form.
 
+    cbrt(priority + cost) x slope - intercept is standard normal.
+
     Attributes:
-        means: (n_customers, m) what is gained, at least `_FLAT`. costs: (n_customers, m) what is taken off.
-        centres, scales: (n_customers, m) cbrt(drawn / mean) is normal with this mean, and 1 / scale as deviation.
-        lows, highs: (n_customers, m) between which a priority lies, but for one in 200 and one in 3,000.
+        forms: (3, n_customers, m) costs, slopes and intercepts.
+        lows, highs: (n_customers, m) between which a priority lies, but for one in 200 and one in 6,000.
     """
 
-    means: Floats
-    costs: Floats
-    centres: Floats
-    scales: Floats
+    forms: Floats
     lows: Floats
     highs: Floats
 
@@ -62,15 +59,17 @@ class Posterior:
             strengths, shifts: (n_customers, m) E + s, and (E + s) / (E + e).
         """
         shifted = gains * shifts
-        means = np.maximum(shifted, _FLAT)
         chances = np.minimum(propensities * shifts, 0.999)
         shapes = (strengths + chances) / (1.0 - chances)  # of the Gamma that has the Beta's relative variance
-        centres = 1.0 - 1.0 / (9.0 * shapes)
         scales = 3.0 * np.sqrt(shapes)
-        offsets = costs - np.minimum(shifted, 0.0)
-        lows = means * np.maximum(centres + LOWEST / scales, 0.0) ** 3 - offsets
-        highs = means * (centres + HIGHEST / scales) ** 3 - offsets
-        return cls(means, offsets, centres, scales, lows, highs)
+        roots = np.cbrt(np.maximum(shifted, _FLAT))
+        forms = np.empty((3, *gains.shape))
+        forms[0] = costs - np.minimum(shifted, 0.0)
+        forms[1] = scales / roots
+        forms[2] = scales - scales / (9.0 * shapes)
+        lows = (np.maximum(forms[2] + LOWEST, 0.0) / forms[1]) ** 3 - forms[0]
+        highs = ((forms[2] + HIGHEST) / forms[1]) ** 3 - forms[0]
+        return cls(forms, lows, highs)
 
 
 def winning_probabilities(posterior: Posterior, is_available: Bools) -> Floats:
@@ -86,32 +85,34 @@ def winning_probabilities(posterior: Posterior, is_available: Bools) -> Floats:
     begins = np.where(is_available, posterior.lows, _NOWHERE).max(axis=1, keepdims=True)
     ends = np.where(is_available, posterior.highs, _NOWHERE).max(axis=1, keepdims=True)
     # Who ends before another begins has no chance.
-    rows, candidates = np.nonzero(is_available & (posterior.highs >= begins))
-    if not len(rows):
-        return probabilities
+    rows, candidates = (is_available & (posterior.highs >= begins)).nonzero()
     points = begins + (ends - begins) * _GRID
-    pairs = (rows, candidates)
-    logs = _log_distributions(posterior, pairs, points[rows])
-    firsts = np.flatnonzero(np.diff(rows, prepend=-1))
-    of_row = np.cumsum(np.diff(rows, prepend=rows[0]) > 0)
-    densities = _densities(np.add.reduceat(logs, firsts, axis=0))
-    probabilities[pairs] = (np.diff(logs, axis=1) * densities[of_row]).sum(axis=1)
-    probabilities /= np.maximum(probabilities.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    logs = _log_distributions(posterior.forms[:, rows, candidates], points[rows])
+    # Segments of `logs` by row; the row of zeros at its end is there for rows without a pair.
+    totals = np.add.reduceat(logs, rows.searchsorted(np.arange(len(points))), axis=0)
+    steps = logs[:-1, 1:] - logs[:-1, :-1]
+    probabilities[rows, candidates] = (steps * _densities(totals)[rows]).sum(axis=1)
+    probabilities /= np.maximum(probabilities.sum(axis=1, keepdims=True), _TINY)
     return probabilities
 
 
-def _log_distributions(posterior: Posterior, pairs: tuple[Ints, Ints], points: Floats) -> Floats:
-    """(n_pairs, POINTS + 1) log F at the points, and at infinity, where it is 0."""
-    drawn = (points + posterior.costs[pairs][:, None]) / posterior.means[pairs][:, None]
-    roots = np.cbrt(np.clip(drawn, 0.0, 1e9))
-    normal = np.clip((roots - posterior.centres[pairs][:, None]) * posterior.scales[pairs][:, None], -8.0, 8.0)
-    logs = np.zeros((len(points), POINTS + 1))
-    np.log1p(np.exp(normal * (-1.5976 - 0.07056 * normal * normal)), out=logs[:, :-1])
-    return np.negative(logs, out=logs)
+def _log_distributions(forms: Floats, points: Floats) -> Floats:
+    """(n_pairs + 1, POINTS + 1) log F of pairs at the points and at infinity, where it is 0; a row of zeros at the end.
+
+    Args:
+        forms: (3, n_pairs) as of `Posterior`. points: (n_pairs, POINTS).
+    """
+    costs, slopes, intercepts = forms[:, :, None]
+    normal = np.cbrt(np.maximum(points + costs, 0.0)) * slopes - intercepts
+    normal = np.minimum(np.maximum(normal, -8.0), 8.0)
+    logs = np.zeros((points.shape[0] + 1, POINTS + 1))
+    np.negative(np.log(1.0 + np.exp(normal * (-1.5976 - 0.07056 * normal * normal))), out=logs[:-1, :-1])
+    return logs
 
 
 def _densities(totals: Floats) -> Floats:
     """(n_rows, POINTS) the increase of G = prod F between two points, a unit of log G."""
     product = np.exp(totals)
-    increase, steps = np.diff(product, axis=1), np.diff(totals, axis=1)
-    return np.divide(increase, steps, out=product[:, 1:].copy(), where=steps > 0)
+    increase, steps = product[:, 1:] - product[:, :-1], totals[:, 1:] - totals[:, :-1]
+    densities: Floats = np.divide(increase, steps, out=product[:, 1:].copy(), where=steps > 0)
+    return densities

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from service.decision.experiment import assign, held_issues, is_exploring, uniforms
+from service.decision.experiment import assign, digest_of, held_issues, is_exploring, uniform
 from service.decision.exploration import draws
 from service.decision.model import Experiment
 
@@ -90,8 +90,9 @@ def test_without_a_challenger_its_customers_are_in_nba() -> None:
 
 def test_uniforms_are_pinned() -> None:
     """What a customer hashes to never changes between versions: arms would be shuffled."""
-    assert uniforms("salt", "arms", "household-1")[:2] == [0.39854927408005975, 0.17396545570807337]
-    assert all(0 < u < 1 for u in uniforms("", "", ""))
+    digest = digest_of("salt", "arms", "household-1")
+    assert [uniform(digest, place) for place in (0, 1)] == [0.39854927408005975, 0.17396545570807337]
+    assert 0 < uniform(bytes(64), 0) < uniform(b"\xff" * 64, 7) <= 1
 
 
 def test_draws_are_uniform_and_independent_of_the_slot() -> None:
