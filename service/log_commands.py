@@ -149,7 +149,7 @@ def write_rows(names: Sequence[str], rows: Sequence[Sequence[Any]], form: Form, 
     """
     if form is Form.JSON:
         for row in rows:
-            sys.stdout.write(json.dumps(dict(zip(names, map(_plain, row), strict=True)), default=str) + "\n")
+            sys.stdout.write(json.dumps(dict(zip(names, map(plain, row), strict=True)), default=str) + "\n")
     elif form is Form.CSV:
         writer = csv.writer(sys.stdout)
         if is_first:
@@ -170,11 +170,11 @@ def guarded(cell: Any) -> Any:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, dict | list | tuple):
-        return json.dumps(_plain(value), default=str)
-    return "" if value is None else _plain(value)
+        return json.dumps(plain(value), default=str)
+    return "" if value is None else plain(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return what JSON can write: bytes as hex, moments in ISO 8601, no NaN."""
     if isinstance(value, bytes):
         return value.hex()
@@ -183,9 +183,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value != value:
         return None
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 

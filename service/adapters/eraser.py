@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 from service.adapters import redis_keys as keys
 from service.adapters.connection import Command, Link, Reply
 from service.adapters.erasures import Pending
+from service.adapters.journal_entries import as_text
 from service.adapters.lake_upkeep import take_out, take_out_of_file
+from service.adapters.partition_owner import Entry
 from service.decision.record import partition_of
 from service.lake_files import LOG_TABLES, files
 from service.ports import FactPlan, StoreUnavailable
@@ -81,46 +83,51 @@ class Eraser:
             "events": take_out(self._lake, "events", is_theirs, ["customer_id"]),
             "snapshots and files": 0,
         }
-        for path in self._other_files():
+        for path in other_files(self._var, self._lake):
             removed["snapshots and files"] += take_out_of_file(path, is_theirs, ["customer_id"])
         return removed
 
-    def _other_files(self) -> Iterator[Path]:
-        """Return the Parquet files beside the log: fact snapshots, history, what batches and exports wrote."""
-        log = [self._lake / name for name in (*LOG_TABLES, "commits")]
-        for path in sorted({*self._var.rglob("*.parquet"), *self._lake.rglob("*.parquet")}):
-            if not any(path.is_relative_to(folder) for folder in log) and path.is_file():
-                yield path
-
     async def _take_out_of_stream(self, customer: str, name: str, decisions: Sequence[str]) -> int:
         """Remove a customer's entries from a stream of their partition."""
-        stream, after, mine = keys.of_partition(partition_of(customer), name), "-", []
-        ids = {customer, *decisions}
-        while True:
-            [page] = await self._ask(self._state, [("XRANGE", stream, after, "+", "COUNT", PAGE)])
-            for entry_id, pairs in page:
-                values = dict(zip(pairs[::2], pairs[1::2], strict=True))
-                if ids & set(_texts(values.get(b"v", b""))):
-                    mine.append(entry_id)
-            if len(page) < PAGE:
-                break
-            after = f"({page[-1][0].decode()}"
+        stream = keys.of_partition(partition_of(customer), name)
+        mine = [entry.id for entry in await entries_of(self._state, stream, {customer, *decisions})]
         if not mine:
             return 0
-        [removed] = await self._ask(self._state, [("XDEL", stream, *mine)])
+        [removed] = await _ask(self._state, [("XDEL", stream, *mine)])
         return int(removed)
 
     async def _delete(self, link: Link, names: Sequence[str | bytes]) -> int:
         pages = [names[i : i + PAGE] for i in range(0, len(names), PAGE)]
-        replies = await self._ask(link, [("DEL", name) for page in pages for name in page]) if names else []
-        return sum(map(int, replies))
+        return sum([sum(await _ask(link, [("DEL", name) for name in page])) for page in pages])
 
-    async def _ask(self, link: Link, commands: Sequence[Command]) -> list[Reply]:
-        replies = await link.exchange(commands, deadline_seconds=DEADLINE_SECONDS, reason=REASON)
-        for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise StoreUnavailable(REASON, str(reply))
-        return replies
+
+def other_files(var: Path, lake: Path) -> list[Path]:
+    """Return the Parquet files beside the log: fact snapshots, history, what batches and exports wrote."""
+    log = [lake / name for name in (*LOG_TABLES, "commits")]
+    found = sorted({*var.rglob("*.parquet"), *lake.rglob("*.parquet")})
+    return [path for path in found if path.is_file() and not any(path.is_relative_to(folder) for folder in log)]
+
+
+async def entries_of(link: Link, stream: str, ids: set[str]) -> list[Entry]:
+    """Return the entries of a stream in which one of the ids stands as a text. Raises StoreUnavailable."""
+    after, mine = "-", []
+    while True:
+        [page] = await _ask(link, [("XRANGE", stream, after, "+", "COUNT", PAGE)])
+        for entry_id, pairs in page:
+            values = dict(zip(pairs[::2], pairs[1::2], strict=True))
+            if ids & set(_texts(values.get(b"v", b""))):
+                mine.append(Entry(as_text(entry_id), as_text(values.get(b"k", b"")), values.get(b"v", b"")))
+        if len(page) < PAGE:
+            return mine
+        after = f"({as_text(page[-1][0])}"
+
+
+async def _ask(link: Link, commands: Sequence[Command]) -> list[Reply]:
+    replies = await link.exchange(commands, deadline_seconds=DEADLINE_SECONDS, reason=REASON)
+    for reply in replies:
+        if isinstance(reply, hiredis.ReplyError):
+            raise StoreUnavailable(REASON, str(reply))
+    return replies
 
 
 def _texts(payload: bytes) -> Iterator[str]:

@@ -23,7 +23,7 @@ NOW = 1_770_000_000.0
 P = 7
 OUTCOME = Outcome("o1", "d1", "upsell_cheese", "accept", 3.5, NOW + 5)
 KNOWN = KnownDecision(
-    "a", customer_digest("a"), NOW, "app", (("upsell_cheese", "upsell", "dairy", "cheese_app", True),)
+    "a", customer_digest("a"), NOW, "app", (("upsell_cheese", "upsell", "dairy", "cheese_app", True, "app_home"),)
 )
 
 
