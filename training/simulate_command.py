@@ -1,0 +1,87 @@
+"""The command `nba simulate`: policies in a world with known truth, with progress, a table and plots."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from features.contract import UTC_OFFSET_HOURS
+from training.books import Day
+from training.pipeline import CHECKOUT
+
+START = "2017-06-05"
+"""A Monday with five months of real past behind it, and half a year of it ahead."""
+CATALOGUE = CHECKOUT / "service" / "catalogue.yaml"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `nba`."""
+
+    @app.command("simulate")
+    def simulate(
+        policy: Annotated[
+            str, typer.Option(help="Policies, separated by commas, or `all`: see training/policies.py.")
+        ] = "nba,random,propensity,best_single,oracle",
+        days: Annotated[int, typer.Option(min=1, max=200, help="How many days; every 30th the policies learn.")] = 180,
+        seed: Annotated[int, typer.Option(help="Of the world and of all luck in it.")] = 1,
+        households: Annotated[int | None, typer.Option(min=50, help="Take so many of them; all if not given.")] = None,
+        catalogue: Annotated[Path, typer.Option(help="Whose actions are offered.")] = CATALOGUE,
+        var: Annotated[Path, typer.Option(envvar="NBA_VAR", help="Folder of everything that is written.")] = (
+            CHECKOUT / "var"
+        ),
+        out: Annotated[
+            Path | None, typer.Option(help="Folder of plots and figures; by default var/simulation.")
+        ] = None,
+    ) -> None:
+        """Let policies loose on a world whose truth is known: made-up responses of the real households."""
+        from training.simulation_report import table, write
+
+        runs = simulated(var / "history", catalogue, _policies(policy), days, seed, households, Console(stderr=True))
+        Console().print(table(runs))
+        about = {"days": days, "seed": seed, "households": households}
+        for path in write(runs, out or var / "simulation", about):
+            typer.echo(str(path))
+
+
+def _policies(text: str) -> list[str]:
+    from training.policies import POLICIES
+
+    names = list(POLICIES) if text == "all" else [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in POLICIES]
+    if unknown:
+        raise typer.BadParameter(f"there is no policy {unknown[0]!r}; choose from {', '.join(POLICIES)}, or all")
+    return names
+
+
+def simulated(
+    history: Path, catalogue: Path, policies: list[str], days: int, seed: int, households: int | None, console: Console
+) -> dict[str, list[Day]]:
+    """Run each policy in the same setting and return its days."""
+    from features.matrix import Columns
+    from service.catalogue.loader import load_catalogue
+    from service.decision.engine import compile_catalogue
+    from training.policies import make_policy
+    from training.simulator import Setting, Simulation
+
+    if not (history / "lines.parquet").exists():
+        raise typer.BadParameter(f"{history} has no history; run `nba load` first")
+    start = datetime.fromisoformat(START).replace(tzinfo=timezone(timedelta(hours=UTC_OFFSET_HOURS)))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("Reading the real past", total=None)
+        base = compile_catalogue(load_catalogue(catalogue), Columns())
+        setting = Setting(history, base, start, days, seed, households)
+        progress.remove_task(task)
+        runs: dict[str, list[Day]] = {}
+        for name in policies:
+            task = progress.add_task(name, total=days)
+            runs[name] = []
+            for day in Simulation(setting, make_policy(name, setting)).run():
+                runs[name].append(day)
+                progress.advance(task)
+    return runs
