@@ -115,7 +115,7 @@ async def entries_of(link: Link, stream: str, ids: set[str]) -> list[Entry]:
         [page] = await _ask(link, [("XRANGE", stream, after, "+", "COUNT", PAGE)])
         for entry_id, pairs in page:
             values = dict(zip(pairs[::2], pairs[1::2], strict=True))
-            if ids & set(_texts(values.get(b"v", b""))):
+            if _names_any(values.get(b"v", b""), ids):
                 mine.append(Entry(as_text(entry_id), as_text(values.get(b"k", b"")), values.get(b"v", b"")))
         if len(page) < PAGE:
             return mine
@@ -130,12 +130,12 @@ async def _ask(link: Link, commands: Sequence[Command]) -> list[Reply]:
     return replies
 
 
-def _texts(payload: bytes) -> Iterator[str]:
-    """Return every text of a payload; one that cannot be read is searched as it is."""
+def _names_any(payload: bytes, ids: set[str]) -> bool:
+    """Say whether one of the ids is a text of the payload; one that cannot be read is searched as it is."""
     try:
-        yield from _texts_in(msgspec.msgpack.decode(payload))
+        return not ids.isdisjoint(_texts_in(msgspec.msgpack.decode(payload)))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        yield payload.decode(errors="replace")
+        return any(name.encode() in payload for name in ids)
 
 
 def _texts_in(value: Any) -> Iterator[str]:
