@@ -1,6 +1,7 @@
 """The policies of the simulator: the engine with what it learns, and what it is judged beside.
 
 - nba: the shipped catalogue, arms and exploration; every month a new model of responses and of uplift from its log.
+- nba_retention_propensity: the same, but retention ranked by propensity, the other issues by uplift.
 - propensity: the same, but ranked by propensity alone; still with hold-out and a random part, so it learns as well.
 - random: every action that policy and caps allow, evenly.
 - best_single: the one action of each channel with the best true mean gain, wherever it may be shown.
@@ -11,6 +12,7 @@ The last two choose greedily, touch by touch, under the same caps: what they sav
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +29,7 @@ from training.world import Pairs
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-POLICIES = ("nba", "random", "propensity", "best_single", "oracle", "oracle_full")
+POLICIES = ("nba", "nba_retention_propensity", "random", "propensity", "best_single", "oracle", "oracle_full")
 FACTORS = ("context_weight", "value", "cost")
 LEAST_SHOWN = 200
 """Below so many actions shown the effect of an action is not told from chance."""
@@ -69,12 +71,13 @@ def make_policy(name: str, setting: Setting) -> Policy:
     made_with = setting.world.parameters
     base = prepared(setting.base.catalogue, setting.start, made_with.new_actions, made_with.new_after_days)
     nothing = Exploration("none", 0.0)
-    if name == "nba":
-        return Learning(name, base, scored(base, None, None), setting)
+    if name in ("nba", "nba_retention_propensity"):
+        lifted = [issue for issue in ISSUES if name == "nba" or issue != "retention"]
+        return Learning(name, base, scored(base, None, None), setting, lifted)
     if name == "propensity":
         arms = {"propensity_only": 0.85, "holdout": 0.1, "random": 0.05}
         plain = replace(base, experiment=Experiment("simulated", "simulated", tuple(arms.items())))
-        return Learning(name, plain, scored(base, arms, nothing), setting, uses_uplift=False)
+        return Learning(name, plain, scored(base, arms, nothing), setting, [])
     if name == "random":
         return Fixed(name, compile_catalogue(scored(base, {"random": 1.0}, nothing), setting.columns), None)
     greedy = compile_catalogue(scored(base, {"nba": 1.0}, nothing), setting.columns)
@@ -159,13 +162,12 @@ def best_single(setting: Setting, catalogue: CompiledCatalogue) -> dict[str, int
 class Learning:
     """The engine as it would be run: priors first, then a model from its own log every month."""
 
-    def __init__(
-        self, name: str, first: Catalogue, later: Catalogue, setting: Setting, *, uses_uplift: bool = True
-    ) -> None:
-        self.name, self._setting, self._uses_uplift = name, setting, uses_uplift
+    def __init__(self, name: str, first: Catalogue, later: Catalogue, setting: Setting, lifted: Sequence[str]) -> None:
+        """Take the catalogue of before and after the first learning, and the issues that are ranked by uplift."""
+        self.name, self._setting, self._uses_uplift = name, setting, bool(lifted)
         self._first = compile_catalogue(first, setting.columns)
         self._later = compile_catalogue(later, setting.columns)
-        estimates = dict.fromkeys(ISSUES, "uplift")
+        estimates = dict.fromkeys(lifted, "uplift")
         self._lifted = compile_catalogue(replace(later, estimates=estimates), setting.columns)
         self._learned: Learned | None = None
 

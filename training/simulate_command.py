@@ -15,7 +15,7 @@ from training.books import Day
 from training.pipeline import CHECKOUT
 
 START = "2017-06-05"
-"""A Monday with five months of real past behind it, and half a year of it ahead."""
+"""A Monday with five months of real past behind it, and 210 days of it ahead."""
 CATALOGUE = CHECKOUT / "service" / "catalogue.yaml"
 
 
@@ -27,8 +27,10 @@ def register(app: typer.Typer) -> None:
         policy: Annotated[
             str, typer.Option(help="Policies, separated by commas, or `all`: see training/policies.py.")
         ] = "nba,random,propensity,best_single,oracle",
-        days: Annotated[int, typer.Option(min=1, max=200, help="How many days; every 30th the policies learn.")] = 180,
-        seed: Annotated[int, typer.Option(help="Of the world and of all luck in it.")] = 1,
+        days: Annotated[int, typer.Option(min=1, max=210, help="How many days; every 30th the policies learn.")] = 180,
+        seeds: Annotated[
+            str, typer.Option(help="Of world and luck; several, separated by commas, give intervals.")
+        ] = "1",
         households: Annotated[int | None, typer.Option(min=50, help="Take so many of them; all if not given.")] = None,
         catalogue: Annotated[Path, typer.Option(help="Whose actions are offered.")] = CATALOGUE,
         var: Annotated[Path, typer.Option(envvar="NBA_VAR", help="Folder of everything that is written.")] = (
@@ -39,13 +41,23 @@ def register(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Let policies loose on a world whose truth is known: made-up responses of the real households."""
-        from training.simulation_report import table, write
+        from training.simulation_report import table, verdicts, write
 
-        runs = simulated(var / "history", catalogue, _policies(policy), days, seed, households, Console(stderr=True))
-        Console().print(table(runs))
-        about = {"days": days, "seed": seed, "households": households}
+        chosen, progress = _policies(policy), Console(stderr=True)
+        runs = [simulated(var / "history", catalogue, chosen, days, s, households, progress) for s in _seeds(seeds)]
+        Console(width=max(Console().width, 132)).print(table(runs))
+        for line in verdicts(runs):
+            typer.echo(line)
+        about = {"days": days, "seeds": _seeds(seeds), "households": households}
         for path in write(runs, out or var / "simulation", about):
             typer.echo(str(path))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of whole numbers, such as 1,2,3") from None
 
 
 def _policies(text: str) -> list[str]:

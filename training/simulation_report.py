@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
+from scipy.special import stdtrit
 
 from training.books import Day
 
@@ -18,38 +19,80 @@ Runs = Mapping[str, Sequence[Day]]
 NOTE = "Simulated response on real households: what is known of the world here is made up, and known because of that."
 
 
-def table(runs: Runs, last_days: int = 60) -> Table:
-    """Put the policies side by side.
+LATE_DAYS = 30
+"""The end of a run that a policy is judged on: what was to be learned has been."""
 
-    Args:
-        last_days: The end of the run that `late gain` is taken from, when what was to be learned has been.
-    """
+
+def table(seeds: Sequence[Runs]) -> Table:
+    """Put the policies side by side: means over seeds of the whole run, and of its last days."""
     shown = Table(title="What each policy gained", caption=NOTE, caption_justify="left")
-    for name in ("policy", "gain", "late gain", "per decision", "regret", "shown", "no action", "reach", "tired",
-                 "sleeping dogs"):  # fmt: skip
+    names = ("policy", "gain", "late gain", "way to the best", "regret", "shown", "no action", "reach", "tired", "dogs")
+    for name in names:
         shown.add_column(name, justify="left" if name == "policy" else "right")
-    best = max((sum(day.gain for day in days) for name, days in runs.items() if name == "oracle"), default=np.nan)
-    for name, days in runs.items():
-        gain, decisions = sum(day.gain for day in days), sum(day.decisions for day in days)
-        placed = sum(day.shown for day in days)
+    for name in seeds[0]:
+        runs = [seed[name] for seed in seeds]
+        decisions = sum(day.decisions for days in runs for day in days)
         shown.add_row(
             name,
-            f"{gain:,.0f}",
-            f"{late_gain(days, last_days):,.0f}",
-            f"{gain / decisions:.4f}",
-            f"{best - gain:,.0f}",
-            f"{placed:,}",
-            f"{sum(day.empty for day in days) / decisions:.0%}",
-            f"{days[-1].reached:,}",
-            f"{days[-1].tired:.2f}",
-            f"{sleeping_dogs(days):.1%}",
+            f"{_mean(gain(days) for days in runs):,.0f}",
+            f"{_mean(late_gain(days) for days in runs):,.0f}",
+            _interval([way_to_the_best(seed, name) for seed in seeds], "{:.0%}") if _has_ends(seeds[0]) else "",
+            f"{_mean(gain(s['oracle']) - gain(s[name]) for s in seeds):,.0f}" if "oracle" in seeds[0] else "",
+            f"{_mean(sum(day.shown for day in days) for days in runs):,.0f}",
+            f"{sum(day.empty for days in runs for day in days) / decisions:.0%}",
+            f"{_mean(days[-1].reached for days in runs):,.0f}",
+            f"{_mean(days[-1].tired for days in runs):.2f}",
+            f"{_mean(sleeping_dogs(days) for days in runs):.1%}",
         )
     return shown
 
 
-def late_gain(days: Sequence[Day], last_days: int) -> float:
-    """Return the gain of the last days."""
-    return sum(day.gain for day in days[-last_days:])
+def verdicts(seeds: Sequence[Runs]) -> list[str]:
+    """Say what the engine is judged on, each with a 95 % interval over the seeds, paired within a seed."""
+    said = []
+    if "nba" in seeds[0]:
+        for other in ("best_single", "propensity", "random"):
+            if other in seeds[0]:
+                apart = [late_gain(seed["nba"]) - late_gain(seed[other]) for seed in seeds]
+                said.append(f"late gain of nba over {other}: {_interval(apart, '{:,.0f}')}")
+        if "random" in seeds[0]:
+            apart = [sleeping_dogs(seed["nba"]) - sleeping_dogs(seed["random"]) for seed in seeds]
+            said.append(f"share of sleeping dogs, nba less random: {_interval(apart, '{:+.1%}')}")
+        if "nba_retention_propensity" in seeds[0]:
+            apart = [_of_retention(seed["nba"]) - _of_retention(seed["nba_retention_propensity"]) for seed in seeds]
+            said.append(f"late gain of retention on uplift over retention on propensity: {_interval(apart, '{:,.0f}')}")
+    return said
+
+
+def gain(days: Sequence[Day]) -> float:
+    """Return the gain of all days."""
+    return sum(day.gain for day in days)
+
+
+def _of_retention(days: Sequence[Day]) -> float:
+    return sum(day.by_issue.get("retention", (0, 0.0))[1] for day in days[-LATE_DAYS:])
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _has_ends(runs: Runs) -> bool:
+    return "random" in runs and "oracle" in runs
+
+
+def _interval(values: Sequence[float], form: str) -> str:
+    """Return the mean and its 95 % interval by Student's t, or the value alone of one seed."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return form.format(mean)
+    half = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return f"{form.format(mean)} ({form.format(mean - half)} to {form.format(mean + half)})"
+
+
+def late_gain(days: Sequence[Day]) -> float:
+    """Return the gain of the last `LATE_DAYS`."""
+    return gain(days[-LATE_DAYS:])
 
 
 def sleeping_dogs(days: Sequence[Day]) -> float:
@@ -58,19 +101,19 @@ def sleeping_dogs(days: Sequence[Day]) -> float:
     return sum(day.by_segment.get("sleeping dog", (0, 0.0))[0] for day in days) / max(placed, 1)
 
 
-def way_to_the_best(runs: Runs, policy: str, last_days: int) -> float:
+def way_to_the_best(runs: Runs, policy: str) -> float:
     """Return how far a policy gets from random (0) to the best that sees the same facts (1), over the last days."""
-    low, high = late_gain(runs["random"], last_days), late_gain(runs["oracle"], last_days)
-    return (late_gain(runs[policy], last_days) - low) / (high - low)
+    low, high = late_gain(runs["random"]), late_gain(runs["oracle"])
+    return (late_gain(runs[policy]) - low) / (high - low)
 
 
-def write(runs: Runs, folder: Path, about: Mapping[str, Any]) -> list[Path]:
-    """Write `days.json` and the plots into a folder; return their paths."""
+def write(seeds: Sequence[Runs], folder: Path, about: Mapping[str, Any]) -> list[Path]:
+    """Write `days.json` of all seeds, and the plots of the first, into a folder; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     days = folder / "days.json"
-    content = {"note": NOTE, **about, "runs": {name: [asdict(day) for day in run] for name, run in runs.items()}}
-    days.write_text(json.dumps(content))
-    return [days, *_plots(runs, folder)]
+    runs = [{name: [asdict(day) for day in run] for name, run in seed.items()} for seed in seeds]
+    days.write_text(json.dumps({"note": NOTE, **about, "runs": runs}))
+    return [days, *_plots(seeds[0], folder)]
 
 
 def _plots(runs: Runs, folder: Path) -> list[Path]:
