@@ -91,7 +91,7 @@ class Batch:
         gathered = await self.state.gather(
             serving.bundle.plan, customer_ids, request.channel, now, GATHER_DEADLINE_SECONDS
         )
-        lost = {"features_unavailable", "state_unavailable"} & set(gathered.degraded_reasons)
+        lost = {"features_unavailable", "state_rebuilding", "state_unavailable"} & set(gathered.degraded_reasons)
         if lost:
             raise StoreUnavailable(sorted(lost)[0], "the store did not answer; nothing was written, run it again")
         for decided in decide_all(serving, gathered, request, now, ids, self.evidence):

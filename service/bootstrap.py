@@ -29,6 +29,7 @@ from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
 from service.adapters.seal import open_seal
 from service.adapters.server_keeper import keep_running
+from service.adapters.state_restore import begin_epoch
 from service.catalogue.loader import CatalogueError, catalogue_of
 from service.catalogue.yaml_nodes import read_text
 from service.decision.engine import CompiledCatalogue, compile_catalogue
@@ -227,7 +228,9 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
         facts = sdk_reader(settings, features_url) if settings.fact_reader == "sdk" else None
         seal = open_seal(settings.var)
         ttl_days = settings.decision_ttl_days
-        state = RedisState(features_link, state_link, LAYOUT, decision_ttl_days=ttl_days, facts=facts, seal=seal)
+        state = RedisState(
+            features_link, state_link, LAYOUT, decision_ttl_days=ttl_days, facts=facts, seal=seal, needs_epoch=True
+        )
         stack.push_async_callback(state.close)
         journal_breaker = Breaker()
         journal = RedisJournal(
@@ -260,6 +263,8 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             settings.record_deadline_ms / 1000,
             evidence=evidence,
         )
+        with suppress(StoreUnavailable):  # the worker tries again
+            await begin_epoch(state_link, settings.lake, clock.now())
         with suppress(StoreUnavailable):  # exploration then starts from the model alone
             await evidence.look()
         await warm(online)

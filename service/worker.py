@@ -28,6 +28,7 @@ from service.adapters.partition_owner import Entry, NotOwner, PartitionOwner
 from service.adapters.redis_facts import RedisFacts
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.seal import open_seal
+from service.adapters.state_restore import begin_epoch
 from service.decision.record import PARTITIONS, partition_of
 from service.ports import Event, FactPlan, StoreUnavailable
 from service.settings import Settings
@@ -283,6 +284,8 @@ async def _serve(settings: Settings, registry: str) -> None:
             owner, erasures, eraser, settings.lake, {str(t): days for t, days in settings.retention_days.items()}
         )
         worker = Worker(owner, FactStream(owner, store, clock), journal, lake, settings.lake_seconds, upkeep)
+        with suppress(StoreUnavailable):
+            await begin_epoch(state, settings.lake, clock.now())
         log.info("worker %s follows the journal", owner.name)
         await run(worker, stop)
         await features.close()

@@ -99,6 +99,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("group", pa.string()),
             ("treatment_id", pa.string()),
             ("flags", pa.list_(pa.string())),
+            ("body_digest", pa.string()),
         ]
     ),
     "events": pa.schema(
@@ -110,6 +111,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("occurred_at", _MOMENT),
             ("properties", pa.string()),
             ("flags", pa.list_(pa.string())),
+            ("body_digest", pa.string()),
         ]
     ),
     "switches": pa.schema(
@@ -166,6 +168,7 @@ def _outcome_row(payload: bytes) -> dict[str, Any]:
         "occurred_at": _microseconds(outcome.occurred_at),
         "is_orphan": decision is None,
         "flags": list(outcome.flags),
+        "body_digest": outcome.body_digest,
     }
     if decision is not None:
         offer = next(offer for offer in decision.offers if offer[0] == outcome.action_id)
@@ -184,6 +187,7 @@ def _event_row(payload: bytes) -> dict[str, Any]:
         "occurred_at": _microseconds(event.occurred_at),
         "properties": json.dumps(event.properties, sort_keys=True),
         "flags": list(event.flags),
+        "body_digest": event.body_digest,
     }
 
 

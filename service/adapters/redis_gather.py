@@ -41,8 +41,11 @@ class FactSource(Protocol):
 class RedisGather:
     """Reads; arguments as of `RedisState`."""
 
-    def __init__(self, features: Link, state: Link, layout: Layout, facts: FactSource | None) -> None:
+    def __init__(
+        self, features: Link, state: Link, layout: Layout, facts: FactSource | None, *, needs_epoch: bool
+    ) -> None:
         self._features, self._state, self._layout, self._facts = features, state, layout, facts
+        self._needs_epoch = needs_epoch
         self._paused: frozenset[tuple[str, str]] = frozenset()
         self._reader: tuple[FactPlan, FactReader] | None = None
 
@@ -128,9 +131,12 @@ class RedisGather:
         if replies is None:
             common.update(("state_unavailable", "log_unavailable"))
             return Contacts.none(), (({},) * n, ("",) * n), False
-        switches = replies[-1]
+        *_, switches, epoch = replies
         if switches or self._paused:
             self._paused = frozenset(switch_of(field) for field in switches[::2])
+        if epoch is None and self._needs_epoch:  # it was emptied: what was shown and agreed to is not known
+            common.add("state_rebuilding")
+            return Contacts.none(), (({},) * n, ("",) * n), False
         return contacts_of_batch(replies[:n]), stated(replies[n : 2 * n], channel, now), True
 
 
@@ -140,6 +146,7 @@ def _state_commands(customer_ids: Sequence[str], now: float) -> list[Command]:
         *(("ZRANGEBYSCORE", keys.contacts(c), since, "+inf", "WITHSCORES") for c in customer_ids),
         *(("HGETALL", keys.consent(c)) for c in customer_ids),
         ("HGETALL", keys.SWITCHES),
+        ("GET", keys.EPOCH),
     ]
 
 

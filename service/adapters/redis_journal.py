@@ -69,9 +69,13 @@ class RedisJournal:
         found = await self._ask([("LRANGE", name, 0, -1) for name in names])
         waiting = [(name, blobs) for name, blobs in zip(names, found, strict=True) if blobs]
         outcomes = [decode_parked(blob) for _, blobs in waiting for blob in blobs]
-        await self._run([self._outcome_call(outcome, "settle") for outcome in outcomes])
+        await self.settle_known(outcomes)
         await self._ask([("DEL", name) for name, _ in waiting])
         return len(outcomes)
+
+    async def settle_known(self, outcomes: Sequence[Outcome]) -> None:
+        """Let outcomes that are in the journal or the lake move contacts and evidence, where they have not yet."""
+        await self._run([self._outcome_call(outcome, "settle") for outcome in outcomes])
 
     def move(self, url: str) -> None:
         """Append at another address from now on."""

@@ -24,6 +24,7 @@ nba:{pNN}:erased:<keyed hash>           tombstone of a customer: receipt id; not
 nba:{pNN}:erasures                      hash: receipt id -> msgpack [customer_id, keyed hash, asked at, asked by,
                                         journal id]; until the worker has removed the customer
 nba:{p00}:workers                       sorted set: worker -> server milliseconds until which it counts
+nba:{p00}:epoch                         Unix seconds since when the state is whole; missing: it was emptied
 nba:{p00}:switches                      hash: scope|id -> JSON who, why, at of a pause
 """
 
@@ -34,6 +35,7 @@ from hashlib import blake2b
 from service.decision.record import customer_digest, partition_of, partition_of_decision, tag
 
 SWITCHES = "nba:{p00}:switches"
+EPOCH = "nba:{p00}:epoch"
 WORKERS = "nba:{p00}:workers"
 TIME_ZONE = b"time_zone"
 """The field of what a customer said that is no consent."""

@@ -44,6 +44,7 @@ class RedisState:
         layout: Of the facts.
         decision_ttl_days: How long outcomes find their decision.
         facts: Where facts come from instead of `features`; the read plan then plays no part.
+        needs_epoch: Of a store that does not say that it is whole, contacts and consents are not believed.
         seal: Under which erased customers are known.
     """
 
@@ -56,10 +57,11 @@ class RedisState:
         decision_ttl_days: float = 45.0,
         facts: FactSource | None = None,
         seal: Seal = UNKEYED,
+        needs_epoch: bool = False,
     ) -> None:
         self._seal = seal
         self._features, self._state, self._facts = features, state, facts
-        self._gathering = RedisGather(features, state, layout, facts)
+        self._gathering = RedisGather(features, state, layout, facts, needs_epoch=needs_epoch)
         self._decision_ttl_ms = int(decision_ttl_days * SECONDS_PER_DAY * 1000)
         self._record, self._switch = Script.read("record"), Script.read("switch")
         self._recording: Together[float, Call, Reply] = Together(self._record_all, MOST_TOGETHER, PASSES)

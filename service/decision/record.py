@@ -149,6 +149,7 @@ DEGRADED_REASONS = (
     "features_unavailable",
     "log_unavailable",
     "model_missing",
+    "state_rebuilding",
     "state_unavailable",
     "time_zone_unknown",
 )
