@@ -2,7 +2,8 @@
 
 Decides when a process is started, given up or ended. Knows nothing of what they serve; it forks nothing, so no client,
 thread or event loop is ever shared. The socket is one for all, not one each: what waits in it when a process dies is
-accepted by another.
+accepted by another. On SIGHUP every process is replaced by a new one, one after the other: the new one is warm before
+the old one is asked to make room, and where it does not get warm the old ones stay.
 """
 
 from __future__ import annotations
@@ -11,44 +12,19 @@ import logging
 import selectors
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from service.seat import BEAT_SECONDS, Seat, Start, drained
+
 log = logging.getLogger("nba")
 
-BEAT_SECONDS = 1.0
-"""How often a serving process sends a byte: the first one says that it is warm and listens."""
-SILENT_SECONDS = 10.0
-"""A process that was ready and then sends nothing for so long hangs."""
-START_SECONDS = 60.0
 DRAIN_SECONDS = 10.0
 """From the signal to the end of all: more than a server's own time for requests in flight."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, SOUND_SECONDS = 0.1, 10.0, 30.0
 """Before a replacement; doubled each time a process lived for less than `SOUND_SECONDS`."""
-
-Start = Callable[[socket.socket], subprocess.Popen[bytes]]
-"""Given its end of a link, starts a serving process that inherits it."""
-
-
-@dataclass
-class Seat:
-    """The place of one serving process, whoever sits there now.
-
-    Attributes:
-        due: When to start one, monotonic. heard: When it was last heard of, or started.
-        failures: Short lives in a row.
-    """
-
-    due: float = 0.0
-    process: subprocess.Popen[bytes] | None = None
-    link: socket.socket | None = None
-    is_ready: bool = False
-    started: float = 0.0
-    heard: float = 0.0
-    failures: int = 0
 
 
 @dataclass
@@ -68,6 +44,10 @@ class Supervisor:
     seats: list[Seat] = field(default_factory=list)
     _was_ready: bool = False
     _signals: list[int] = field(default_factory=list)
+    _hung_up: bool = False
+    _to_replace: list[Seat] = field(default_factory=list)
+    _newcomer: Seat | None = None
+    _leaving: tuple[Seat, float] | None = None
 
     def run(self, listening: socket.socket) -> int:
         """Keep the processes running; return the exit code.
@@ -83,8 +63,9 @@ class Supervisor:
                     code = self._look(selector)
                     if code is not None:
                         return code
+                    self._renew(selector)
                     selector.select(self._pause())
-                    _drain(woken)
+                    drained(woken)
                 return 128 + self._signals[0]
             finally:
                 listening.close()
@@ -94,35 +75,21 @@ class Supervisor:
         """Hear, bury, replace. Return an exit code where no process could ever start."""
         for seat in self.seats:
             self._hear(seat)
-            if seat.process is not None and (code := seat.process.poll()) is not None:
+            code = seat.ended()
+            if code is not None:
                 if not self._was_ready:
                     return code if code > 0 else 1
                 self._bury(seat, selector, code)
             if seat.process is None and time.monotonic() >= seat.due:
-                self._seat(seat, selector)
+                seat.occupy(self.start, selector)
         return None
 
-    def _seat(self, seat: Seat, selector: selectors.BaseSelector) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
-            seat.process = self.start(theirs)
-        seat.link, seat.is_ready = ours, False
-        seat.started = seat.heard = time.monotonic()
-        selector.register(ours, selectors.EVENT_READ)
-
     def _hear(self, seat: Seat) -> None:
-        if seat.process is None or seat.link is None:
-            return
-        now = time.monotonic()
-        if _drain(seat.link):
-            seat.heard = now
-            if not seat.is_ready:
-                seat.is_ready = True
-                if not self._was_ready:
-                    self._was_ready = True
-                    self.on_ready()
-        elif now - seat.heard > (SILENT_SECONDS if seat.is_ready else START_SECONDS):
+        seat.hear()
+        if seat.is_ready and not self._was_ready:
+            self._was_ready = True
+            self.on_ready()
+        if seat.hangs() and seat.process is not None:
             log.error("serving process %d hangs and is killed", seat.process.pid)
             seat.process.kill()
             seat.process.wait()
@@ -138,40 +105,84 @@ class Supervisor:
         self._vacate(seat, selector)
 
     def _vacate(self, seat: Seat, selector: selectors.BaseSelector) -> None:
-        if seat.link is not None:
-            selector.unregister(seat.link)
-            seat.link.close()
-        if seat.process is not None:
-            self.on_end(seat.process.pid)
-        seat.process = seat.link = None
+        pid = seat.vacate(selector)
+        if pid is not None:
+            self.on_end(pid)
+
+    def _renew(self, selector: selectors.BaseSelector) -> None:
+        """Go on with replacing every process, where that was asked for: a new one warm, an old one gone, the next."""
+        if self._hung_up and not self._to_replace:
+            log.info("replacing %d serving processes, one after the other", len(self.seats))
+            self._hung_up, self._to_replace = False, list(self.seats)
+        if self._leaving is not None and not self._has_left(*self._leaving, selector):
+            return
+        if self._newcomer is None and self._to_replace:
+            self._newcomer = Seat()
+            self._newcomer.occupy(self.start, selector)
+        elif self._newcomer is not None:
+            self._admit(self._newcomer, selector)
+
+    def _admit(self, newcomer: Seat, selector: selectors.BaseSelector) -> None:
+        """Give a warm newcomer the seat of the next old one; keep the old ones where it does not get warm."""
+        self._hear(newcomer)
+        if newcomer.ended() is not None:
+            log.error("a new serving process does not start; those that serve stay")
+            self._vacate(newcomer, selector)
+            self._newcomer, self._to_replace = None, []
+        elif newcomer.is_ready:
+            old = self._to_replace.pop(0)
+            self.seats[self.seats.index(old)] = newcomer
+            self._newcomer = None
+            old.signal(signal.SIGHUP)
+            self._leaving = (old, time.monotonic() + self.drain_seconds)
+
+    def _has_left(self, old: Seat, deadline: float, selector: selectors.BaseSelector) -> bool:
+        old.hear()
+        if old.process is not None and old.ended() is None:
+            if time.monotonic() > deadline:
+                log.error("serving process %d does not end and is killed", old.process.pid)
+                old.process.kill()
+            return False
+        self._vacate(old, selector)
+        self._leaving = None
+        return True
 
     def _pause(self) -> float:
         now = time.monotonic()
-        return max(0.0, min([BEAT_SECONDS, *(seat.due - now for seat in self.seats if seat.process is None)]))
+        is_renewing = self._hung_up or self._to_replace or self._newcomer or self._leaving
+        soon = [0.05] if is_renewing else []
+        return max(0.0, min([BEAT_SECONDS, *soon, *(seat.due - now for seat in self.seats if seat.process is None)]))
 
     def _end_all(self, selector: selectors.BaseSelector) -> None:
         """Let requests in flight end within the deadline; a second signal does not wait for them."""
-        running = [seat.process for seat in self.seats if seat.process is not None]
-        for process in running:
-            process.send_signal(signal.SIGTERM)
+        leaving = (self._leaving[0],) if self._leaving is not None else ()
+        newcomer = (self._newcomer,) if self._newcomer is not None else ()
+        everybody = [*self.seats, *newcomer, *leaving]
+        for seat in everybody:
+            seat.signal(signal.SIGTERM)
+        running = [seat.process for seat in everybody if seat.process is not None]
         end = time.monotonic() + self.drain_seconds
         while any(process.poll() is None for process in running):
             if time.monotonic() > end or len(self._signals) > 1:
                 for process in running:
                     process.kill()
             time.sleep(0.02)
-        for seat in self.seats:
+        for seat in everybody:
             self._vacate(seat, selector)
+
+    def _on_hangup(self) -> None:
+        self._hung_up = True
 
     @contextmanager
     def _woken(self) -> Iterator[socket.socket]:
-        """Note signals to end; yield a socket that any signal, also of a child's end, makes readable."""
+        """Note signals; yield a socket that any signal, also of a child's end, makes readable."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
         handlers = {
             signal.SIGTERM: lambda number, _: self._signals.append(number),
             signal.SIGINT: lambda number, _: self._signals.append(number),
+            signal.SIGHUP: lambda number, _: self._on_hangup(),
             signal.SIGCHLD: lambda number, _: None,
         }
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -184,11 +195,3 @@ class Supervisor:
                 signal.signal(number, handler)
             ours.close()
             theirs.close()
-
-
-def _drain(link: socket.socket) -> bytes:
-    """Read what is there; nothing where nothing is, or where the other end is gone."""
-    try:
-        return link.recv(4096)
-    except OSError:
-        return b""

@@ -178,9 +178,10 @@ def test_what_becomes_of_a_bad_process(does: str, expected: str, tmp_path: Path)
     script.write_text(STAND_IN.format(does))
     code = f"""
 import logging, os, signal, socket, subprocess, sys, threading
+import service.seat
 import service.supervisor as s
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
-s.SILENT_SECONDS = 0.5
+service.seat.SILENT_SECONDS = 0.5
 def start(link):
     return subprocess.Popen([sys.executable, {str(script)!r}, str(link.fileno())], pass_fds=[link.fileno()])
 threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGTERM)).start()

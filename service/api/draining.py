@@ -1,7 +1,8 @@
-"""The end of a serving process in two steps: first it says that it is not ready, then it stops listening.
+"""The end of a serving process in two steps, so that nobody is turned away. Decides when to stop; knows no route.
 
-Between the two it still takes every request, so that a balancer has time to look elsewhere, and asks each caller to let
-go of the connection. Decides when to stop; knows no route.
+On SIGTERM it says that it is not ready, then it stops listening: between the two it still takes every request, so that
+a balancer has time to look elsewhere. On SIGHUP another process has taken its seat on the same socket: it takes no new
+connection from then on and stays ready for those it has. Either way each caller is asked to let go of the connection.
 """
 
 from __future__ import annotations
@@ -13,12 +14,20 @@ from types import FrameType
 
 import uvicorn
 
+LET_GO_SECONDS = 1.0
+"""How long callers of a replaced process have to hear, with an answer, that they should let go of the connection."""
+
 
 @dataclass
 class Draining:
-    """Whether the process is on its way out; the application reads it, the server sets it."""
+    """Whether the process is on its way out; the application reads it, the server sets it.
+
+    Attributes:
+        is_on: Callers are asked to let go of their connections. is_replaced: By a process that is ready.
+    """
 
     is_on: bool = False
+    is_replaced: bool = False
 
 
 class DrainingServer(uvicorn.Server):
@@ -43,6 +52,14 @@ class DrainingServer(uvicorn.Server):
         else:
             self.draining.is_on = True
             super().handle_exit(sig, frame)
+
+    def make_room(self) -> None:
+        """Leave new connections to the process that has taken over, and end when those that are open were let go."""
+        if self._stop_at is None:
+            self.draining.is_on = self.draining.is_replaced = True
+            for server in self.servers:
+                server.close()
+            self._stop_at = time.monotonic() + max(self.drain_seconds, LET_GO_SECONDS)
 
     async def on_tick(self, counter: int) -> bool:
         """Stop once the time is over."""

@@ -44,7 +44,8 @@ async def livez() -> Response:
 @health.get("/readyz", responses=problems(503), summary="Can decisions be answered, even degraded")
 async def readyz(request: Request) -> Response:
     """Answer 200 once a catalogue and a bundle are loaded, and until this process is about to end."""
-    if request.app.state.draining.is_on:
+    draining = request.app.state.draining
+    if draining.is_on and not draining.is_replaced:
         raise ProblemError(503, "draining", "This process is about to end; ask another one.", retry_after=1)
     serving = serving_of(request)
     return respond(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
 
 import uvicorn
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 
 from service.api.draining import DrainingServer
 from service.api.wire import server_options
-from service.supervisor import BEAT_SECONDS
+from service.seat import BEAT_SECONDS
 
 
 class Server(DrainingServer):
@@ -26,6 +27,7 @@ class Server(DrainingServer):
         await super().startup(sockets)
         gc.freeze()  # code, catalogue and model live as long as the process: no collection need walk them
         gc.enable()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.make_room)
         if self._link is not None:
             self._link.setblocking(False)
             self._beat(self._link, asyncio.get_running_loop())

@@ -37,8 +37,8 @@ def is_paused(plan: ChannelPlan, paused: Paused) -> NDArray[np.bool_]:
     if any(scope == ALL for scope, _ in paused) or ("channel", plan.channel) in paused:
         return np.ones(len(plan.candidates), dtype=np.bool_)
     is_out = np.zeros(len(plan.candidates), dtype=np.bool_)
-    texts = {"issue": plan.issues, "group": plan.groups, "action": plan.action_ids, "treatment": plan.treatment_ids}
-    for kind, ids in texts.items():
+    texts = (("issue", plan.issues), ("group", plan.groups), ("action", plan.action_ids))
+    for kind, ids in (*texts, ("treatment", np.array(plan.treatment_ids, dtype=np.str_))):
         names = [name for scope, name in paused if scope == kind]
         if names:
             is_out |= np.isin(ids, names)
