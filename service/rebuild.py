@@ -107,6 +107,13 @@ class Rebuild:
     now: float
     use_snapshots: bool = True
     done: Rebuilt = field(default_factory=Rebuilt)
+    _partitions: dict[str, set[int | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import duckdb
+
+        self._con = duckdb.connect(config={"threads": 1})
+        self._con.execute("SET TimeZone = 'UTC'")
 
     async def run(self, tell: Callable[[int], None] = lambda partition: None) -> Rebuilt:
         """Put everything back; doing it again changes nothing. Raises WorkersRun, StoreUnavailable.
@@ -194,30 +201,34 @@ class Rebuild:
 
     def _rows(self, table: str, partition: int | None) -> Iterator[Sequence[dict[str, Any]]]:
         """Yield a table's rows, of one partition, in batches."""
-        import duckdb
-
-        found = files(self.lake, table)
-        if not found:
+        if partition not in self._present(table):
             return
         told = files(self.lake, "outcomes")
-        oldest = self.now - CONTACTS_DAYS * DAY
-        answered = f"(SELECT decision_id FROM read_parquet({told!r}, union_by_name = true))" if told else "('')"
-        where = _WHERE[table].format(oldest=oldest, answered=answered)
+        answered = f"(SELECT decision_id FROM {_source(told)})" if told else "('')"
+        where = _WHERE[table].format(oldest=self.now - CONTACTS_DAYS * DAY, answered=answered)
         mine = "true" if partition is None else f"partition = {partition}"
-        with duckdb.connect(config={"threads": 1}) as con:
-            con.execute("SET TimeZone = 'UTC'")
-            source = f"read_parquet({found!r}, union_by_name = true)"
-            rows = con.execute(
-                f"SELECT {_COLUMNS[table]} FROM {source} WHERE {mine} AND {where} ORDER BY logged_at, journal_id"
-            )
-            names = [column[0] for column in rows.description or ()]
-            while batch := rows.fetchmany(BATCH):
-                yield [dict(zip(names, row, strict=True)) for row in batch]
+        query = f"SELECT {_COLUMNS[table]} FROM {_source(files(self.lake, table))} WHERE {mine} AND {where}"
+        rows = self._con.execute(f"{query} ORDER BY logged_at, journal_id")
+        names = [column[0] for column in rows.description or ()]
+        while batch := rows.fetchmany(BATCH):
+            yield [dict(zip(names, row, strict=True)) for row in batch]
+
+    def _present(self, table: str) -> set[int | None]:
+        """Return the partitions of which a table has rows, and None for all of it if there are any."""
+        if table not in self._partitions:
+            found = files(self.lake, table)
+            rows = self._con.execute(f"SELECT DISTINCT partition FROM {_source(found)}").fetchall() if found else []
+            self._partitions[table] = {None, *(int(partition) for (partition,) in rows)} if rows else set()
+        return self._partitions[table]
 
     def _note_newest(self, last: str) -> None:
         at = int(last.partition("-")[0]) / 1000
         if at:
             self.done.newest = float(np.nanmax([self.done.newest, at]))
+
+
+def _source(found: Sequence[str]) -> str:
+    return f"read_parquet({list(found)!r}, union_by_name = true)"
 
 
 def fold_rows(
