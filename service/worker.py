@@ -220,6 +220,10 @@ async def run(worker: Worker, stop: asyncio.Event) -> None:
             log.warning("waiting for the store: %s", error)
             worker.forget()
             await _sleep(stop, RETRY_SECONDS)
+        except OSError as error:
+            log.warning("the lake cannot be written, the journal keeps what waits: %s", error)
+            worker.forget()
+            await _sleep(stop, RETRY_SECONDS)
         except Exception:
             log.exception("starting over from what is stored")
             worker.forget()
