@@ -91,7 +91,7 @@ def _weights(catalogue: Catalogue, issue: str) -> dict[str, float]:
 def _rule(rule: Rule) -> dict[str, Any]:
     return {
         "id": rule.id, "stage": rule.stage.name.lower(), "scope": rule.scope, "scope_id": rule.scope_id,
-        "rule": rule.text, "reason": rule.reason, "why": rule.why,
+        "rule": rule.text, "reason": rule.reason, "why": rule.why, "placements": list(rule.placements),
     }  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def _catalogue(document: Document, root: Place, columns: Columns) -> Catalogue:
     symbols = symbols_of(columns, context, channels)
     personas = read_personas(document, top.get("personas"), symbols, columns.relatives)
     symbols = with_persona(symbols, personas)
-    policies = PolicyReader(document, symbols, frozenset(columns.relatives), channels, actions, treatments)
+    policies = PolicyReader(document, symbols, frozenset(columns.relatives), placements, actions, treatments)
     contacts = contact_policies.ContactPolicyReader(document, channels, placements, actions, treatments)
     caps = contacts.caps(top.get("caps"), top.get("cool_offs"))
     return Catalogue(

@@ -12,7 +12,7 @@ from service.catalogue.rules import Symbols
 from service.catalogue.scopes import read_scope, scopes
 from service.decision.compiled import scopes_of
 from service.decision.expression import columns_read, renamed
-from service.decision.model import Action, Rule, Stage, Treatment
+from service.decision.model import Action, Placement, Rule, Stage, Treatment
 
 STAGES = {"eligibility": Stage.ELIGIBILITY, "applicability": Stage.APPLICABILITY, "suitability": Stage.SUITABILITY}
 
@@ -29,7 +29,7 @@ class PolicyReader:
     document: Document
     symbols: Symbols
     relatives: frozenset[str]
-    channels: tuple[str, ...]
+    placements: tuple[Placement, ...]
     actions: tuple[Action, ...]
     treatments: tuple[Treatment, ...]
 
@@ -38,14 +38,16 @@ class PolicyReader:
         known = {"all": (), **scopes(self.actions, self.treatments)}
         rules: list[Rule] = []
         for rule_id, inner in self.document.identified(place):
-            fields = self.document.fields(inner, ("stage", "rule", "reason"), ("scope", "why"))
+            fields = self.document.fields(inner, ("stage", "rule", "reason"), ("scope", "why", "placements"))
             stage = self.document.text(fields.get("stage"), "eligibility", tuple(STAGES))
             scope, scope_id = read_scope(self.document, fields.get("scope"), known)
             reason, why = self.document.text(fields.get("reason")), self.document.text(fields.get("why"))
+            known_places = [placement.id for placement in self.placements]
+            where = self.document.texts(fields["placements"], known_places) if "placements" in fields else ()
             text = self.document.text(fields.get("rule"))
             expression = read_expression(self.document, fields.get("rule"), self.symbols)
             if expression is not None:
-                rule = Rule(rule_id, STAGES[stage], scope, scope_id, text, reason, expression, why)
+                rule = Rule(rule_id, STAGES[stage], scope, scope_id, text, reason, expression, why, where)
                 rules += self._by_action(rule, fields["rule"])
         return tuple(sorted(rules, key=lambda rule: (rule.stage, rule.id)))
 

@@ -35,6 +35,7 @@ class ChannelPlan:
         action_slots: (m,) position in `distinct_actions`.
         rules: (m, r) positions in `Catalogue.rules` that bind the candidate, in order of stage, then id; padded with
             the number of rules, which stands for a rule that always passes.
+        placed_rules: placement -> the same for the rules that bind in it alone; only where there are any.
         counters: (m, n_policies) see `CapTable.counters_of`. placed_counters: placement -> the same for caps that hold
             there alone, where there are any.
         fits: placement -> (m,) whether the candidate fits it.
@@ -55,6 +56,7 @@ class ChannelPlan:
     action_starts: Ints
     action_slots: Ints
     rules: Ints
+    placed_rules: Mapping[str, Ints]
     counters: Ints
     placed_counters: Mapping[str, Ints]
     placements: tuple[tuple[str, int], ...]
@@ -157,7 +159,12 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[s
         distinct_actions=np.array([positions[i] for i in starts], dtype=np.int64),
         action_starts=np.array(starts, dtype=np.int64),
         action_slots=np.searchsorted(np.array(starts), np.arange(len(pairs)), side="right") - 1,
-        rules=_binding_rules(catalogue.rules, actions, treatments),
+        rules=_binding_rules(catalogue.rules, actions, treatments, ""),
+        placed_rules={
+            p.id: _binding_rules(catalogue.rules, actions, treatments, p.id)
+            for p in placements
+            if any(p.id in rule.placements for rule in catalogue.rules)
+        },
         counters=_counters(caps, actions, treatments),
         placed_counters={
             p.id: _counters(caps, actions, treatments, p.id) for p in placements if p.id in caps.placements_named
@@ -203,10 +210,14 @@ def _is_ramped(catalogue: Catalogue, channel: str, action: Action) -> bool:
     return not ramp.channels or channel in ramp.channels
 
 
-def _binding_rules(rules: Sequence[Rule], actions: Sequence[Action], treatments: Sequence[Treatment]) -> Ints:
+def _binding_rules(
+    rules: Sequence[Rule], actions: Sequence[Action], treatments: Sequence[Treatment], placement: str
+) -> Ints:
+    """Return the rules that bind each candidate in one placement alone, or for "" wherever it is shown."""
     in_scope: dict[tuple[str, str], list[int]] = {}
     for r, rule in enumerate(rules):
-        in_scope.setdefault((rule.scope, rule.scope_id), []).append(r)
+        if placement in (rule.placements or ("",)):
+            in_scope.setdefault((rule.scope, rule.scope_id), []).append(r)
     binding = [
         sorted(
             (r for scope in (*scopes_of(action), ("treatment", treatment.id)) for r in in_scope.get(scope, ())),

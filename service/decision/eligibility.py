@@ -6,6 +6,8 @@ suitability), contact policy, loggability. What a rule cannot decide for lack of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ from service.decision.spending import has_room
 from service.decision.switches import is_paused
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Stages = NDArray[np.int8]
 Reasons = NDArray[np.int32]
@@ -48,6 +51,7 @@ def admit(
     if not batch.is_loggable:
         stages[:, ~plan.may_be_unlogged] = Stage.MUST_BE_LOGGED
     _apply_contact_policy(plan, request, room, stages, reasons)
+    _apply_placed_rules(catalogue, plan, request, passes, stages, reasons)
     _apply_rules(catalogue, plan, passes, stages, reasons)
     _apply_consent(plan, batch, stages, reasons)
     _apply_static(plan, batch, request, now, stages, reasons)
@@ -87,15 +91,58 @@ def _apply_full_placements(plan: ChannelPlan, request: Request, room: Ints, stag
 def _apply_rules(
     catalogue: CompiledCatalogue, plan: ChannelPlan, passes: Bools, stages: Stages, reasons: Reasons
 ) -> None:
+    if plan.rules.shape[1]:
+        failing = _fails(passes)[:, plan.rules]
+        _exclude_broken(catalogue, plan.rules, failing, np.asarray(failing.any(axis=2)), stages, reasons)
+
+
+def _apply_placed_rules(
+    catalogue: CompiledCatalogue, plan: ChannelPlan, request: Request, passes: Bools, stages: Stages, reasons: Reasons
+) -> None:
+    """Exclude the candidates that rules keep out of every placement that is asked for and that they fit."""
+    asked = [name for name, _ in request.placements or plan.placements]
+    if not any(name in plan.placed_rules for name in asked):
+        return
+    fails = _fails(passes)
+    is_out = np.any([plan.fits[name] for name in asked], axis=0) & np.ones(stages.shape, dtype=np.bool_)
+    for name in asked:
+        if name in plan.placed_rules:
+            is_out &= ~plan.fits[name] | fails[:, plan.placed_rules[name]].any(axis=2)
+        else:
+            is_out &= ~plan.fits[name]
+    for name in reversed([name for name in asked if name in plan.placed_rules]):
+        rules = plan.placed_rules[name]
+        _exclude_broken(catalogue, rules, fails[:, rules], is_out & plan.fits[name], stages, reasons)
+
+
+def closed_placements(
+    catalogue: CompiledCatalogue, plan: ChannelPlan, as_of: Floats, extras: Floats
+) -> Mapping[str, Bools]:
+    """Return for each placement with rules of its own (n_customers, m) where these keep the candidate out of it.
+
+    Args:
+        as_of, extras: What the rules read, as of `Decisions`.
+    """
+    if not plan.placed_rules:
+        return {}
+    fails = _fails(catalogue.circuit.evaluate(as_of, extras))
+    return {name: np.asarray(fails[:, rules].any(axis=2)) for name, rules in plan.placed_rules.items()}
+
+
+def _fails(passes: Bools) -> Bools:
+    """Return (n_customers, n_rules + 1) which rules are not TRUE; the last stands for one that always passes."""
     n_rules, n_customers = passes.shape
     fails = np.zeros((n_customers, n_rules + 1), dtype=np.bool_)
     np.logical_not(passes.T, out=fails[:, :-1])
-    if not plan.rules.shape[1]:
-        return
-    failing = fails[:, plan.rules]
-    is_out = failing.any(axis=2)
+    return fails
+
+
+def _exclude_broken(
+    catalogue: CompiledCatalogue, rules: Ints, failing: Bools, is_out: Bools, stages: Stages, reasons: Reasons
+) -> None:
+    """End candidates at the stage of the first rule that fails; `rules` (m, r), `failing` (n_customers, m, r)."""
     first = failing.argmax(axis=2)
-    broken = np.take_along_axis(plan.rules[None], first[:, :, None], axis=2)[:, :, 0]
+    broken = np.take_along_axis(rules[None], first[:, :, None], axis=2)[:, :, 0]
     np.copyto(stages, catalogue.rule_stages[broken], where=is_out)
     np.copyto(reasons, broken, where=is_out, casting="same_kind")
 

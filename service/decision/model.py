@@ -79,6 +79,7 @@ class Rule:
         reason: What to tell a person when it excludes, in the catalogue's words.
         expression: The parsed and typed tree.
         why: What it says for an action that it lets through, in the catalogue's words; "" to say nothing.
+        placements: It binds in these alone, and leaves the action to the others; empty for all.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Rule:
     reason: str
     expression: Expression
     why: str = ""
+    placements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.decision import exploration
 from service.decision.compiled import ChannelPlan, CompiledCatalogue
+from service.decision.eligibility import closed_placements
 from service.decision.model import Choice, Decisions, Request, Stage
 from service.decision.quotas import Counts
 from service.decision.spending import Spending
@@ -83,10 +84,13 @@ def select(
     uniforms = exploration.draws(keys, len(slots))
     spending = Spending(catalogue.caps, plan.counters, plan.placed_counters, decisions.room, len(slots))
     counts = Counts(plan.quotas, plan.fits, slots, request.limit, n) if plan.quotas.quotas else None
+    shut = closed_placements(catalogue, plan, decisions.as_of, decisions.extras)
     is_left = is_open.copy()
     n_placed = np.zeros(n, dtype=np.int64)
     for k, placement in enumerate(slots):
         is_available = is_left & plan.fits[placement]
+        if placement in shut:
+            is_available &= ~shut[placement]
         if (allowed := spending.allows(placement)) is not None:
             is_available &= allowed
         if k >= request.limit:
