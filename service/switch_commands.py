@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from service.answer import iso
 from service.settings import Settings
 
 switch_app = typer.Typer(no_args_is_help=True, help="Pause and resume: acts on the next decision of every process.")
@@ -41,6 +40,7 @@ def resume(scope: ScopeArgument, scope_id: IdArgument, who: WhoOption, why: WhyO
 @switch_app.command("list")
 def list_switches() -> None:
     """Show what is paused, by whom and why."""
+    from service.answer import iso
     from service.bootstrap import open_runtime
 
     async def read() -> list[Mapping[str, Any]]:

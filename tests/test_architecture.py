@@ -29,6 +29,15 @@ def test_serving_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_command_line_is_lighter_still() -> None:
+    """`nba` itself, and so the supervisor of serving processes, loads no numpy, no web framework and no rule parser."""
+    code = (
+        "import sys, service.cli; print(*sorted({'numpy', 'fastapi', 'uvicorn', 'sqlglot', 'yaml'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 def test_the_api_loads_no_arrow() -> None:
     """A process that answers single decisions pays neither time nor memory for Parquet."""
     code = "import sys, service.api.server, service.api.app; print({'pyarrow', 'duckdb'} & set(sys.modules))"
