@@ -1,19 +1,18 @@
 """Traces of OpenTelemetry: spans of a request and of its steps. Where they are off no SDK is imported.
 
-Decides where spans go: to the console, or to a collector by OTLP where the package that speaks it is installed. A span
+Decides where spans go: to the console, or by OTLP over HTTP to where OpenTelemetry's own variables say. A span
 carries what the log may say and nothing more: names of steps, reasons, versions; never a customer.
 """
 
 from __future__ import annotations
 
-import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, Literal
 
-log = logging.getLogger("nba")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+CLOSE_SECONDS = 2.0
 Wanted = Literal["auto", "console", "off"]
 
 
@@ -32,7 +31,7 @@ class Tracing:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         # Of OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME the environment has the last word.
-        self._provider = TracerProvider(resource=Resource.create({"service.name": "nba"}))
+        self._provider = TracerProvider(resource=Resource.create({"service.name": "nba"}), shutdown_on_exit=False)
         self._provider.add_span_processor(SimpleSpanProcessor(exporter) if at_once else BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("nba")
         self._propagator = TraceContextTextMapPropagator()
@@ -71,8 +70,10 @@ class Tracing:
             span.set_status(self._error)
 
     def close(self) -> None:
-        """Send what waits."""
-        self._provider.shutdown()
+        """Send what waits, for a while: a collector that is away must not hold up the end of the process."""
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
 
 
 def reasons_attribute(reasons: Sequence[str]) -> dict[str, Sequence[str]]:
@@ -94,13 +95,6 @@ def open_tracing(wanted: Wanted, environment: Mapping[str, str]) -> Tracing | No
     disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if wanted == "off" or disabled or not any(environment.get(name) for name in ENDPOINTS):
         return None
-    try:
-        exporter = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter()
-    except ImportError:
-        log.warning(
-            "no traces: %s is set, and the package that sends spans is not installed; install "
-            "opentelemetry-exporter-otlp-proto-http beside nba, or set NBA_TRACES to console or off",
-            ENDPOINTS[0],
-        )
-        return None
-    return Tracing(exporter)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return Tracing(OTLPSpanExporter())

@@ -312,7 +312,7 @@ def test_spans_are_the_steps(redis_url: str, tmp_path: Path) -> None:
 
 
 def test_traces_are_off_unless_asked_for() -> None:
-    """Without the standard variable no SDK is imported; where it is set and nothing can send, a sentence says so."""
+    """Without the standard variable no SDK is imported; with it, or for the console, spans are made."""
     code = "import sys, service.api.app; print([m for m in sys.modules if m.startswith('opentelemetry.sdk')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -321,12 +321,9 @@ def test_traces_are_off_unless_asked_for() -> None:
     console = open_tracing("console", {})
     assert console is not None
     console.close()
-    with logged() as stream:
-        found = open_tracing("auto", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
-    if found is None:
-        assert "opentelemetry-exporter-otlp-proto-http" in lines(stream)[0]["event"]
-    else:
-        found.close()
+    found = open_tracing("auto", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
+    assert found is not None
+    found.close()
 
 
 def test_lines_of_requests_are_written_once_a_turn_and_in_order() -> None:
