@@ -28,10 +28,9 @@ from training.held_out import HeldOut
 from training.model_card import model_card
 from training.promotion import CHALLENGER, CHAMPION, Registry
 from training.reports import as_markdown, draw_all
-from training.tracking import quiet_mlflow
-from training.train import CALIBRATION_FROM, MAX_ROUNDS, PARAMETERS, TEST_FROM, THREADS, Trained, train
+from training.tracking import experiment_of, quiet_mlflow
+from training.train import CALIBRATION_FROM, MAX_ROUNDS, TEST_FROM, THREADS, Trained, train
 
-EXPERIMENT = "nba"
 LEAST_POSITIVES = 10
 """Below so many positives on the test an action gets no AUC of its own."""
 
@@ -45,6 +44,7 @@ def train_and_register(
     catalogue_version: str | None = None,
     max_rounds: int = MAX_ROUNDS,
     threads: int = THREADS,
+    parameters: Mapping[str, Any] | None = None,
 ) -> str:
     """Train on the history, register the result, and make it the champion if the gate lets it through.
 
@@ -56,6 +56,7 @@ def train_and_register(
         catalogue_version: Kept as a tag.
         max_rounds: Most trees.
         threads: How many threads DuckDB and LightGBM may use.
+        parameters: Of the booster, in place of those in the code.
 
     Returns:
         One line for people: version and what it reached.
@@ -67,7 +68,7 @@ def train_and_register(
         progress.update(task, description=f"Joining facts point in time to {rows.num_rows:,} rows, through Feast")
         dataset = build_dataset(rows, facts_of or feast_facts())
         progress.update(task, description="Training and calibrating")
-        trained = train(dataset, max_rounds, threads)
+        trained = train(dataset, max_rounds, threads, parameters)
         progress.update(task, description="Measuring")
         overall, actions = measures(dataset, trained)
         progress.update(task, description="Drawing and registering")
@@ -154,7 +155,7 @@ def register_version(
         mlflow.set_tracking_uri(mlflow_uri)
         mlflow.set_registry_uri(mlflow_uri)
         client = MlflowClient(tracking_uri=mlflow_uri, registry_uri=mlflow_uri)
-        with mlflow.start_run(experiment_id=_experiment(client, mlflow_uri)) as run:
+        with mlflow.start_run(experiment_id=experiment_of(client, mlflow_uri)) as run:
             tags = {"feature_service": FEATURE_SERVICE, "features_version": features_version()}
             tags |= {"dataset_fingerprint": dataset.fingerprint}
             tags |= {"catalogue_version": catalogue_version} if catalogue_version else {}
@@ -210,20 +211,10 @@ def _description(overall: Mapping[str, Mapping[str, float]]) -> str:
     )
 
 
-def _experiment(client: Any, mlflow_uri: str) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
-    location = None
-    if mlflow_uri.startswith("sqlite:///"):
-        location = (Path(mlflow_uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
-
-
 def _parameters(dataset: Dataset, trained: Trained) -> dict[str, Any]:
     slices = trained.slices
     return {
-        **{name: value for name, value in PARAMETERS.items() if name != "verbose"},
+        **{name: value for name, value in trained.parameters.items() if name != "verbose"},
         "rounds": trained.rounds,
         "inputs": len(dataset.names),
         "calibration_from": CALIBRATION_FROM.isoformat(),

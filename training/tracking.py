@@ -1,4 +1,4 @@
-"""MLflow without its talk: what is printed of a step is the step's own."""
+"""MLflow without its talk, and the one experiment that all runs belong to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+EXPERIMENT = "nba"
 
 
 @contextlib.contextmanager
@@ -26,3 +30,14 @@ def quiet_mlflow() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def experiment_of(client: Any, mlflow_uri: str) -> str:
+    """Return the id of the experiment, made where it is not there; for SQLite, artifacts lie beside the database."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None
+    if mlflow_uri.startswith("sqlite:///"):
+        location = (Path(mlflow_uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location))

@@ -84,7 +84,7 @@ class Trained:
     """A model ready to be evaluated and registered.
 
     Attributes:
-        booster: lightgbm.Booster, fitted on all rows before the test.
+        booster: lightgbm.Booster, fitted on all rows before the test. parameters: It was fitted with.
         scores: name of a model -> (n_rows,) probabilities of all rows; `lightgbm` is the calibrated one.
         raw: (n_rows,) the booster's log-odds.
     """
@@ -92,13 +92,21 @@ class Trained:
     booster: Any
     calibrator: Calibrator
     rounds: int
+    parameters: Mapping[str, Any]
     slices: Slices
     raw: Floats
     scores: Mapping[str, Floats]
 
 
 def fit_booster(
-    inputs: Floats, labels: Floats, names: tuple[str, ...], rounds: int, *, held: Any = None, threads: int = THREADS
+    inputs: Floats,
+    labels: Floats,
+    names: tuple[str, ...],
+    rounds: int,
+    *,
+    held: Any = None,
+    threads: int = THREADS,
+    parameters: Mapping[str, Any] = PARAMETERS,
 ) -> Any:
     """Fit the booster.
 
@@ -106,32 +114,38 @@ def fit_booster(
         inputs: (n, n_inputs). labels: (n,) 0 or 1. names: Of the inputs.
         rounds: Number of trees; at most, where `held` is given.
         held: (inputs, labels) on which training stops early.
-        threads: How many threads LightGBM may use.
+        threads: How many threads LightGBM may use. parameters: Of the booster.
     """
     import lightgbm
 
     categoricals = list(ModelInput(Columns()).categoricals)
-    parameters = {
-        **PARAMETERS,
+    asked = {
+        **parameters,
         "num_threads": threads,
         "feature_contri": [0.0 if is_unused(name) else 1.0 for name in names],
     }
-    made = {"feature_name": list(names), "categorical_feature": categoricals, "params": parameters}
+    made = {"feature_name": list(names), "categorical_feature": categoricals, "params": asked}
     data = lightgbm.Dataset(inputs, labels, **made)
     if held is None:
-        return lightgbm.train(parameters, data, rounds)
-    watched = lightgbm.Dataset(*held, reference=data, params=parameters)
+        return lightgbm.train(asked, data, rounds)
+    watched = lightgbm.Dataset(*held, reference=data, params=asked)
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    return lightgbm.train(parameters, data, rounds, valid_sets=[watched], callbacks=[stop])
+    return lightgbm.train(asked, data, rounds, valid_sets=[watched], callbacks=[stop])
 
 
-def train(dataset: Dataset, max_rounds: int = MAX_ROUNDS, threads: int = THREADS) -> Trained:
+def train(
+    dataset: Dataset,
+    max_rounds: int = MAX_ROUNDS,
+    threads: int = THREADS,
+    parameters: Mapping[str, Any] | None = None,
+) -> Trained:
     """Train, calibrate, and score all rows with the model and its plain rivals.
 
     Args:
         dataset: What `build_dataset` gave.
         max_rounds: Most trees.
         threads: How many threads LightGBM may use.
+        parameters: Taken in place of those of the same name in `PARAMETERS`.
 
     Raises:
         ValueError: where a slice has no rows or no positives.
@@ -142,26 +156,33 @@ def train(dataset: Dataset, max_rounds: int = MAX_ROUNDS, threads: int = THREADS
         if not labels[mask].any():
             raise ValueError(f"the {name} slice has no positive row; load more of the history")
     x, names = dataset.inputs, dataset.names
+    asked = {**PARAMETERS, **(parameters or {})}
     held = (x[slices.calibration], labels[slices.calibration])
-    first = fit_booster(x[slices.train], labels[slices.train], names, max_rounds, held=held, threads=threads)
+    first = fit_booster(
+        x[slices.train], labels[slices.train], names, max_rounds, held=held, threads=threads, parameters=asked
+    )
     rounds = max(int(first.best_iteration), 1)
-    calibrator = _cross_fitted(dataset, labels, slices, rounds, threads)
+    calibrator = _cross_fitted(dataset, labels, slices, rounds, threads, asked)
     seen = ~slices.test
-    booster = fit_booster(x[seen], labels[seen], names, rounds, threads=threads)
+    booster = fit_booster(x[seen], labels[seen], names, rounds, threads=threads, parameters=asked)
     raw = np.asarray(booster.predict(x, raw_score=True, num_threads=threads))
     issues = x[:, names.index("issue")]
     scores = {**plain_models(dataset, labels, seen), "lightgbm": calibrator.apply(raw, issues)}
-    return Trained(booster, calibrator, rounds, slices, raw, scores)
+    return Trained(booster, calibrator, rounds, asked, slices, raw, scores)
 
 
-def _cross_fitted(dataset: Dataset, labels: Floats, slices: Slices, rounds: int, threads: int) -> Calibrator:
+def _cross_fitted(
+    dataset: Dataset, labels: Floats, slices: Slices, rounds: int, threads: int, parameters: Mapping[str, Any]
+) -> Calibrator:
     customers = dataset.column("customer_id")
     half = np.array([zlib.crc32(str(customer).encode()) % 2 for customer in customers])
     raw = np.full(len(labels), np.nan)
     for own in (0, 1):
         scored = slices.calibration & (half == own)
         fitted = slices.train | (slices.calibration & (half != own))
-        booster = fit_booster(dataset.inputs[fitted], labels[fitted], dataset.names, rounds, threads=threads)
+        booster = fit_booster(
+            dataset.inputs[fitted], labels[fitted], dataset.names, rounds, threads=threads, parameters=parameters
+        )
         if scored.any():
             raw[scored] = booster.predict(dataset.inputs[scored], raw_score=True, num_threads=threads)
     newest = slices.calibration
