@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from service.content import fallback_of, in_locale
 from service.decision.model import Choice
 from service.decision.trace import reasons, trace
 from service.explanation import LATER, unavailable
@@ -35,8 +36,10 @@ def answer_of(decided: Decided, locale: str | None, explain: str) -> dict[str, A
         "decision_time": iso(decisions.now),
         "customer_id": decided.customer_id,
         "arm": decisions.arms[decided.customer],
+        "layers": {layer: arm for layer, arm, _ in decisions.layers[decided.customer]},
         "stage": stage_of(decided),
         "actions": actions,
+        "fallback": fallback_of(decisions, serving.catalogue, decided.customer, locale),
         "degraded": bool(decided.degraded_reasons),
         "degraded_reasons": list(decided.degraded_reasons),
         "versions": {
@@ -62,7 +65,8 @@ def action_of(decided: Decided, choice: Choice, rank: int, locale: str | None, *
     action = catalogue.actions[position]
     treatment = catalogue.treatments[decisions.candidates[choice.candidate]]
     evidence = float(serving.scorer.evidence[position])
-    content = treatment.content.get(locale or catalogue.default_locale) or treatment.content[catalogue.default_locale]
+    spoken, content = in_locale(treatment.content, locale, catalogue.default_locale)
+    uplift = decisions.uplifts[decided.customer, choice.candidate] if decisions.uplifts.size else np.nan
     return {
         "rank": rank,
         "action_id": action.id,
@@ -71,11 +75,13 @@ def action_of(decided: Decided, choice: Choice, rank: int, locale: str | None, *
         "issue": action.issue,
         "group": action.group,
         "name": action.name,
+        "locale": spoken,
         "content": dict(content),
         "priority": finite(decisions.priorities[decided.customer, choice.candidate]),
         "propensity": finite(decisions.propensities[decided.customer, choice.candidate]),
         "propensity_source": "model" if action.scoring == "model" and evidence > 0 else "prior",
-        "evidence": evidence,
+        "evidence": evidence + float(decisions.evidence.positives[position]),
+        "uplift": finite(uplift),
         "value": action.value,
         "selection_probability": choice.selection_probability,
         "reasons": reasons(decisions, serving.catalogue, decided.customer, choice.candidate) if with_reasons else [],

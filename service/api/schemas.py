@@ -82,16 +82,32 @@ class ActionAnswer(BaseModel):
     issue: Issue
     group: str
     name: str
+    locale: str = Field(description="What the content is in: as asked, its language, or the catalogue's default.")
     content: dict[str, str]
     priority: float | None
     propensity: float | None = Field(description="P(positive | shown), calibrated, or the catalogue's prior.")
     propensity_source: Literal["model", "prior"]
-    evidence: float = Field(description="Positives that stand behind the propensity.")
+    evidence: float = Field(description="Positives that stand behind the propensity, with those since the model.")
+    uplift: float | None = Field(
+        None, description="What showing changes, where the priority was made of it instead of the propensity."
+    )
     value: float
     selection_probability: float = Field(
         description="P(this action in this slot), given the arm and the slots before: the pscore."
     )
     reasons: list[str]
+
+
+class FallbackAnswer(BaseModel):
+    """What to show where no action was ranked, and why none was; it reserves no cap and takes no outcome."""
+
+    action_id: str
+    treatment_id: str
+    placement: str
+    name: str
+    locale: str
+    content: dict[str, str]
+    reason: str
 
 
 class Versions(BaseModel):
@@ -109,8 +125,10 @@ class DecisionAnswer(BaseModel):
     decision_time: datetime
     customer_id: str
     arm: str
+    layers: dict[str, str] = Field(description="Layer of the experiment -> arm; the layer `arms` is `arm`.")
     stage: str | None
     actions: list[ActionAnswer]
+    fallback: FallbackAnswer | None = None
     degraded: bool
     degraded_reasons: list[Literal[DEGRADED_REASONS]]  # type: ignore[valid-type]
     versions: Versions
