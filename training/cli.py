@@ -12,7 +12,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from training import evaluate_command, registry_commands, simulate_command
+from training import (
+    evaluate_command,
+    registry_commands,
+    report_command,
+    simulate_command,
+    train_commands,
+    uplift_command,
+)
 from training.pipeline import CHECKOUT, Step, run_steps
 
 console = Console(stderr=True)
@@ -52,9 +59,13 @@ def steps_of(var: Path, mlflow_uri: str) -> list[Step]:
         Step(
             "train", "5 model",
             MODEL_CODE,
-            (mlflow_uri,), (), lambda: _train(history, mlflow_uri),
+            (mlflow_uri, _text(var / "tuned.json")), (), lambda: _train(history, mlflow_uri),
         ),
     ]  # fmt: skip
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def _load(history: Path) -> str:
@@ -89,8 +100,9 @@ def _materialize(history: Path) -> str:
 
 def _train(history: Path, mlflow_uri: str) -> str:
     from training.registry import train_and_register
+    from training.tune import tuned
 
-    return train_and_register(history, mlflow_uri, console=console)
+    return train_and_register(history, mlflow_uri, console=console, parameters=tuned(history.parent))
 
 
 def register(app: typer.Typer) -> None:
@@ -106,7 +118,6 @@ def register(app: typer.Typer) -> None:
     add("backfill", "Compute facts at past moments into the lake.")
     add("apply", "Register the feature definitions with Feast.")
     add("materialize", "Bring the newest snapshots into the online store.")
-    add("train", "Train, evaluate and register a model; it becomes the champion.")
 
     @app.command("prepare")
     def prepare(var: Var = DEFAULT_VAR, mlflow_uri: MlflowUri = DEFAULT_MLFLOW) -> None:
@@ -139,8 +150,11 @@ def register(app: typer.Typer) -> None:
         pq.write_table(table, out, compression="zstd")
         console.print(f"nba: {summary(table)} in {out}")
 
+    train_commands.register(app, steps_of)
     registry_commands.register(app)
     evaluate_command.register(app)
+    uplift_command.register(app)
+    report_command.register(app)
     simulate_command.register(app)
 
     @app.command("replay")

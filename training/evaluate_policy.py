@@ -108,8 +108,17 @@ def evaluate_policy(
 
 
 def read_decisions(lake: Path, since: float, until: float) -> Iterator[DecisionRow]:
-    """Yield the logged decisions of a time, in the order of the lake's files."""
+    """Yield the logged decisions of a time, in the order of the lake's files.
+
+    Raises:
+        CannotAnswer: A file was written before decisions were logged with all that they were made from.
+    """
     for name in files(lake, "decisions"):
+        if "decision_seconds" not in pq.read_schema(name).names:
+            raise CannotAnswer(
+                f"{Path(name).name} was written by an older version that did not log all that a decision is made "
+                "from; move such files out of the lake"
+            )
         for batch in pq.ParquetFile(name).iter_batches(BATCH_ROWS):
             for columns in batch.to_pylist():
                 if since <= columns["decision_seconds"] < until:

@@ -11,7 +11,7 @@ estimated where it is not. Knows neither lake nor bundle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,7 +62,7 @@ class EffectRows:
         propensities: (n,) P(treated | x) where known, else None: it is then estimated from the inputs.
         customers: (n,) codes; folds and intervals never split a customer.
         actions: (n,) ids of the actions.
-        categoricals: Columns of the inputs that hold codes.
+        categoricals: Columns of the inputs that hold codes. names: Of the inputs, where they have any.
     """
 
     inputs: Floats
@@ -72,6 +72,7 @@ class EffectRows:
     customers: Ints
     actions: NDArray[np.str_]
     categoricals: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
     def at(self, rows: Bools | Ints) -> EffectRows:
         """Return the rows chosen."""
@@ -148,7 +149,7 @@ def fit_effect(rows: EffectRows, *, folds: int = FOLDS, seed: int = SEED, resamp
     fidelity = 1.0
     if booster is None:
         taught = predict(rows.inputs)
-        booster = fit_trees(rows.inputs, taught, DISTILLED, DISTILLED_ROUNDS, rows.categoricals)
+        booster = fit_trees(rows.inputs, taught, DISTILLED, DISTILLED_ROUNDS, rows.categoricals, rows.names)
         fidelity = float(np.corrcoef(taught, booster.predict(rows.inputs))[0, 1]) if np.ptp(taught) else 1.0
     doubly_robust = robust_scores(rows, fold_of)
     return Effect(
@@ -193,12 +194,20 @@ def deal_folds(customers: Ints, folds: int, seed: int) -> Ints:
     return dealt
 
 
-def fit_trees(inputs: Floats, target: Floats, parameters: Mapping[str, Any], rounds: int, categoricals: Any) -> Any:
+def fit_trees(
+    inputs: Floats,
+    target: Floats,
+    parameters: Mapping[str, Any],
+    rounds: int,
+    categoricals: Sequence[int],
+    names: Sequence[str] = (),
+) -> Any:
     """Fit a LightGBM booster with one thread."""
     import lightgbm
 
     asked = {**parameters, "num_threads": THREADS}
-    data = lightgbm.Dataset(inputs, target, categorical_feature=list(categoricals), params=asked)
+    named = {"feature_name": list(names)} if names else {}
+    data = lightgbm.Dataset(inputs, target, categorical_feature=list(categoricals), params=asked, **named)
     return lightgbm.train(asked, data, rounds)
 
 
@@ -234,7 +243,7 @@ def t_learner(rows: EffectRows, seed: int) -> tuple[Predict, None]:
 def dr_learner(rows: EffectRows, seed: int) -> tuple[Predict, Any]:
     """Regress the doubly robust scores on the inputs."""
     psi = robust_scores(rows, deal_folds(rows.customers, 2, seed))
-    booster = fit_trees(rows.inputs, psi, EFFECT, EFFECT_ROUNDS, rows.categoricals)
+    booster = fit_trees(rows.inputs, psi, EFFECT, EFFECT_ROUNDS, rows.categoricals, rows.names)
     return booster.predict, booster
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,22 @@ def make_scorer_of(version: str, mlflow_uri: str) -> Callable[[Compiled], Bundle
     Raises:
         NoSuchVersion: It is not there, or of another feature contract.
     """
-    folder = Path(version)
-    if folder.is_dir():
+    with files_of(version, mlflow_uri) as folder:
         return read_folder(folder, version)
+
+
+def domain_of(version: str, mlflow_uri: str) -> Domain:
+    """Return what kinds of action a version has seen. Raises NoSuchVersion."""
+    with files_of(version, mlflow_uri) as folder:
+        return Domain.from_document(json.loads((folder / "contract.json").read_text())["actions"])
+
+
+@contextmanager
+def files_of(version: str, mlflow_uri: str) -> Iterator[Path]:
+    """Give the folder of a version's files, for as long as they are read. Raises NoSuchVersion."""
+    if Path(version).is_dir():
+        yield Path(version)
+        return
     with tempfile.TemporaryDirectory(prefix="nba-version-") as temporary, quiet_mlflow():
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -46,10 +60,8 @@ def make_scorer_of(version: str, mlflow_uri: str) -> Callable[[Compiled], Bundle
         try:
             found = mlflow.artifacts.download_artifacts(f"models:/{named}", dst_path=temporary)
         except (OSError, MlflowException) as error:
-            raise NoSuchVersion(
-                f"there is no version {version!r} in the registry, nor a folder of that name"
-            ) from error
-        return read_folder(Path(found), named)
+            raise NoSuchVersion(f"there is no version {version!r} in the registry, nor such a folder") from error
+        yield Path(found)
 
 
 def read_folder(folder: Path, name: str) -> Callable[[Compiled], BundleScorer]:

@@ -67,7 +67,7 @@ class CoreLog:
                 model_version="none", features_version="f", bundle_digest="", degraded_reasons=(), reselected=False,
             )  # fmt: skip
             made.append(replace(row, **changes))
-            self._append(customer, "decision", encode_decision(made[-1]))
+            self.append(customer, "decision", encode_decision(made[-1]))
             for candidate, _, _ in row.chosen:
                 self._answer(made[-1], row.treatment_ids[candidate].split(".")[0])
         self.rows += made
@@ -81,9 +81,10 @@ class CoreLog:
         for kind in kinds:
             number = sum(len(entries) for entries in self.entries.values())
             told = Outcome(f"o{number}", row.decision_id, action, kind, None, row.decision_time + 60.0)
-            self._append(row.customer_id, "outcome", encode((known, told)))
+            self.append(row.customer_id, "outcome", encode((known, told)))
 
-    def _append(self, customer: str, kind: str, payload: bytes) -> None:
+    def append(self, customer: str, kind: str, payload: bytes) -> None:
+        """Add an entry of the journal."""
         self.entries.setdefault(partition_of(customer), []).append((kind, payload))
 
     def close(self) -> Path:
