@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel, Field
 
 from service.api.access import EraseRoute
 from service.api.document import problems
@@ -13,6 +14,22 @@ from service.api.problems import ProblemError
 from service.api.replies import respond, runtime_of
 from service.ports import StoreUnavailable
 
+
+class ErasureOut(BaseModel):
+    """An erasure that was asked for, and once it is done the signed receipt of what was removed."""
+
+    receipt_id: str
+    status: Literal["pending", "done"]
+    customer: str | None = Field(None, description="Keyed hash of the customer.")
+    asked_at: str | None = None
+    asked_by: str | None = None
+    done_at: str | None = None
+    removed: dict[str, int] | None = Field(None, description="How much was removed, by place.")
+    signature: str | None = Field(
+        None, description="Keyed BLAKE2b of everything else, under this installation's secret."
+    )
+
+
 ReceiptId = Annotated[str, Path(pattern=r"^[0-9]{2}-[0-9a-f]{32}$")]
 router = APIRouter(route_class=EraseRoute)
 
@@ -20,6 +37,7 @@ router = APIRouter(route_class=EraseRoute)
 @router.delete(
     "/v1/customers/{customer_id}",
     status_code=202,
+    response_model=ErasureOut,
     responses=problems(422, 503),
     summary="Forget a customer: nothing of theirs is taken from now on, the worker removes what is there",
 )
@@ -36,7 +54,10 @@ async def forget(request: Request, customer_id: PathId) -> Response:
 
 
 @router.get(
-    "/v1/erasures/{receipt_id}", responses=problems(404, 422, 503), summary="What was removed of a customer, and where"
+    "/v1/erasures/{receipt_id}",
+    response_model=ErasureOut,
+    responses=problems(404, 422, 503),
+    summary="What was removed of a customer, and where",
 )
 async def erasure(request: Request, receipt_id: ReceiptId) -> Response:
     """Return the receipt; signed once the erasure is done."""

@@ -31,6 +31,10 @@ class History:
                 self._file.write(json.dumps({"kind": kind, "id": item[f"{kind}_id"], "answer": answer}) + "\n")
             self._file.flush()
 
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
     def read(self) -> dict[str, dict[str, set[str]]]:
         """Return kind -> answer -> ids; an id that was ever acknowledged is acked."""
         said: dict[tuple[str, str], str] = {}

@@ -101,7 +101,7 @@ class Rig:
 
     def wait_for_api(self) -> None:
         """Wait until the API answers."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/livez", timeout=2):
                 return
@@ -122,7 +122,7 @@ class Rig:
             for caller in callers:
                 caller.join()
 
-    def drain(self, seconds: float = 60.0) -> None:
+    def drain(self, seconds: float = 180.0) -> None:
         """Wait until all that was acknowledged has left the journal."""
         end = time.monotonic() + seconds
         left: dict[int, int] = {}
@@ -156,6 +156,7 @@ class Rig:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5)
+        self.history.close()
         with suppress(AssertionError, ProcessLookupError):
             self.server.send(signal.SIGKILL)
 

@@ -50,7 +50,7 @@ def kill_rounds(rig: Rig, rounds: int) -> None:
 
 
 def test_kills_and_a_lake_that_cannot_be_written_lose_nothing(tmp_path: Path) -> None:
-    """kill -9 of Redis, API and worker, then no file may grow: every acknowledged item is in the lake once, facts right.
+    """kill -9 of Redis, API and worker, then no file may grow: every acknowledged item is in the lake once, facts too.
 
     While the worker can write nothing the journal keeps what waits; when it can again, all is written without help.
     """

@@ -21,10 +21,12 @@ from features.matrix import Columns
 from service.adapters.bundle_dir import BundleDir
 from service.adapters.clock import WallClock
 from service.adapters.connection import Link
+from service.adapters.erasures import Erasures
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
+from service.adapters.seal import UNKEYED
 from service.api.app import create_app
-from service.api.keys import new_key
+from service.api.keys import SCOPES, new_key
 from service.api.wire import server_options
 from service.bootstrap import Reloader, Runtime
 from service.catalogue.loader import load_catalogue
@@ -56,7 +58,8 @@ def opener(redis_url: str) -> Callable[[Settings], AbstractAsyncContextManager[R
         journal = RedisJournal(redis_url, deadline_seconds=PATIENT_SECONDS, idempotency_seconds=3600)
         clock = WallClock()
         online = Online(state, clock, lambda: reloader.serving, PATIENT_SECONDS, PATIENT_SECONDS)
-        yield Runtime(settings, clock, state, journal, online, Feedback(journal, clock), reloader)
+        erasures = Erasures(link, settings.lake, UNKEYED)
+        yield Runtime(settings, clock, state, journal, online, Feedback(journal, clock), reloader, erasures=erasures)
         await state.close()
         await journal.close()
 
@@ -152,8 +155,8 @@ def running(redis_url: str, var: Path, *, with_keys: bool = False) -> Iterator[R
     """Run the API in a thread, on a free port, until the block ends."""
     keys, entries = {}, []
     if with_keys:
-        for name, scopes in (*((s, [s]) for s in ("decide", "outcome", "read", "admin")), ("all", None)):
-            keys[name], entry = new_key(name, scopes or ["decide", "outcome", "read", "admin"])
+        for name, scopes in (*((s, [s]) for s in SCOPES), ("all", None)):
+            keys[name], entry = new_key(name, scopes or list(SCOPES))
             entries.append(json.loads(entry))
     settings = Settings(var=var, api_keys=json.dumps(entries) if entries else None, api_key=None, docs=None)
     app = create_app(settings, opener(redis_url))
