@@ -59,6 +59,9 @@ def catalogue_of(text: str, name: str, columns: Columns | None = None) -> Catalo
     """Make a catalogue of a text, as `load_catalogue` does of a file, whose `name` goes into messages."""
     document, root = Document(), nodes_of(text, name)
     catalogue = _catalogue(document, Place(root, "", line_of(root)), columns or Columns())
+    if not text.endswith("\n"):
+        last = Place(root, "document", text.count("\n") + 1)
+        document.note(last, "the last line has no end: the file may be half-written", "end it with a line break")
     if document.problems:
         raise CatalogueError(name, document.problems)
     return replace(catalogue, version=version_of(catalogue))
