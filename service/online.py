@@ -8,7 +8,7 @@ Knows the ports and the pure core; knows no store, wire format or framework.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -182,7 +182,7 @@ class Online:
     async def _record(
         self, ask: Ask, decided: Decided, write_answer: Callable[[Decided], bytes]
     ) -> tuple[Decided | Repeat, bytes]:
-        for attempt in range(MAX_RESELECTIONS + 2):
+        for attempt in range(MAX_RESELECTIONS + 3):
             answer = write_answer(decided)
             if not decided.batch.is_loggable:
                 return decided, answer
@@ -196,7 +196,12 @@ class Online:
                 return Repeat(recorded.repeat), recorded.repeat
             if not recorded.refused:
                 return decided, answer
-            refused = recorded.refused if attempt < MAX_RESELECTIONS else tuple(o.action_id for o in offers_of(decided))
+            refused: Collection[str] = recorded.refused
+            if attempt >= MAX_RESELECTIONS:
+                # Enough new choices: keep what was not refused, and if that is refused too, nothing. An answer without
+                # offers cannot be refused, so what is shown is always what was reserved.
+                kept = {o.action_id for o in offers_of(decided)} - {*refused} if attempt == MAX_RESELECTIONS else set()
+                refused = [action for action in decided.serving.catalogue.catalogue.index if action not in kept]
             decided = reselect(decided, refused, recorded.denied_by)
         return decided, write_answer(decided)
 
@@ -261,7 +266,7 @@ def without_log(decided: Decided, request: Request, reason: str) -> Decided:
     return decide_all(decided.serving, gathered, request, before.now, [decided.decision_id], before.evidence)[0]
 
 
-def reselect(decided: Decided, refused: Sequence[str], denied_by: Sequence[str]) -> Decided:
+def reselect(decided: Decided, refused: Collection[str], denied_by: Sequence[str]) -> Decided:
     """Select again without the actions that these caps refused."""
     catalogue, i = decided.serving.catalogue, decided.customer
     keys = np.zeros(len(decided.decisions.arms), dtype=np.uint64)
