@@ -28,7 +28,7 @@ from service.catalogue_commands import CatalogueStop, catalogue_app
 from service.log_commands import log_app
 from service.logs import set_up_logs
 from service.privacy_commands import export_app, forget
-from service.restore_commands import rebuild
+from service.restore_commands import rebuild, skew
 from service.settings import Settings
 from service.switch_commands import switch_app
 
@@ -40,6 +40,7 @@ app.add_typer(log_app, name="log")
 app.add_typer(export_app, name="export")
 app.command()(forget)
 app.command()(rebuild)
+app.command()(skew)
 app.add_typer(switch_app, name="switch")
 console = Console(stderr=True)
 NEEDS_FEAST = ("apply", "materialize", "replay", "train", "prepare", "agent", "worker", "rebuild", "demo")

@@ -1,4 +1,4 @@
-"""`nba rebuild`: what an emptied store lost comes back from the lake."""
+"""`nba rebuild` and `nba skew`: bring back from the lake what a store lost; say whether what it served was right."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from service.settings import Settings
 
@@ -68,3 +69,24 @@ async def _rebuild(settings: Settings, *, use_snapshots: bool) -> str:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("partitions", total=PARTITIONS)
             return str(await rebuilding.run(lambda partition: progress.update(task, completed=partition + 1)))
+
+
+def skew(
+    sample: Annotated[int, typer.Option(help="Decisions to compare.")] = 1000,
+    lag_seconds: Annotated[
+        float, typer.Option(help="What was acknowledged so shortly before a decision may not have been applied yet.")
+    ] = 5.0,
+) -> None:
+    """Compare facts as decisions were served with facts recomputed from the lake, by view; exit code 1 on skew."""
+    from service.skew import find_skew
+
+    found = find_skew(Settings().lake, sample=sample, lag_seconds=lag_seconds)
+    table = Table("view", "same", "in flight", "skewed", "verdict", "farthest", box=None, padding=(0, 2, 0, 0))
+    for name, view in found.views.items():
+        far = view.worst
+        said = f"{far.fact} of {far.decision_id}: served {far.served:g}, recomputed {far.recomputed:g}" if far else ""
+        table.add_row(name, str(view.same), str(view.in_flight), str(view.skewed), view.verdict, said)
+    Console().print(table)
+    verdict = "skewed" if found.is_skewed else "no skew"
+    console.print(f"nba: {verdict} in {found.decisions:,} decisions", highlight=False)
+    raise typer.Exit(1 if found.is_skewed else 0)
