@@ -39,6 +39,7 @@ ui: $(ENV) ## MLflow on 127.0.0.1:5000
 
 bench: $(ENV) ## print the speed: the core, then the engine beside a stock stack (needs make train, some minutes)
 	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks.feedback
 
 lint: $(ENV) ## ruff, mypy strict
 	@$(PY) -m ruff check .
