@@ -104,7 +104,7 @@ class Document:
         if not place.is_text:
             self.note(place, "expected a text", "write a text, in quotes where YAML takes it for something else")
             return default
-        if node.style is None and node.value.count('"') % 2:
+        if getattr(node, "style", None) is None and node.value.count('"') % 2:
             self.note(place, f"a quotation mark in {node.value!r} has no partner", "put the whole text in quotes")
         if choices and node.value not in choices:
             remedy = suggest(node.value, choices, "choose one of " + ", ".join(choices))
