@@ -134,12 +134,15 @@ def _models(figures: LogFigures) -> str:
             left.axhline(limit, color="black", lw=0.7, ls=":")
         left.set(ylabel="AUC, week shown", ylim=(0.3, 1.0))
         left.legend(frameon=False, fontsize=8)
-        right.set(ylabel="positive, %: observed solid, predicted dashed")
+        right.set(ylabel="positive, %")
         for axis in axes:
             axis.tick_params(axis="x", rotation=30)
 
     drawn = _svg(draw, 3.4, panels=2)
-    note = "Treatments whose response window is over; selection by the engine itself narrows the range of scores."
+    note = (
+        "Treatments whose response window is over, by the week in which they were shown. Left: AUC. Right: observed, and "
+        "dashed what was predicted. What the engine chose to show has a narrower range of scores than all there is."
+    )
     return f'<h2>Ranking and calibration</h2>{_table(heads, rows)}{drawn}<p class="note">{note}</p>'
 
 
@@ -153,7 +156,7 @@ def _drift(figures: LogFigures) -> str:
         colours = [{"shifted": "#b00020", "watch": ORANGE}.get(reading(value), BLUE) for value in values]
         axis.barh(names, values, color=colours)
         for limit in (WATCH, SHIFTED):
-            axis.axvline(limit, color="black", lw=0.7, ls=":")
+            axis.axvline(limit, color="black", lw=1.0, ls=":")
         axis.set(xlabel=f"PSI; dotted: {WATCH:.2f} watch, {SHIFTED:.2f} shifted")
 
     note = "Columns as decided on: the newest third of the decisions against the oldest. Largest first."
