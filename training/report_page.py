@@ -140,8 +140,8 @@ def _models(figures: LogFigures) -> str:
 
     drawn = _svg(draw, 3.4, panels=2)
     note = (
-        "Treatments whose response window is over, by the week in which they were shown. Left: AUC. Right: observed, and "
-        "dashed what was predicted. What the engine chose to show has a narrower range of scores than all there is."
+        "Treatments whose response window is over, by the week in which they were shown. Left: AUC. Right: observed, "
+        "and dashed what was predicted. What the engine chose to show has a narrower range of scores than all there is."
     )
     return f'<h2>Ranking and calibration</h2>{_table(heads, rows)}{drawn}<p class="note">{note}</p>'
 
