@@ -27,7 +27,7 @@ from typing import Any
 
 from benchmarks.figures import percentile
 from benchmarks.processes import ProcessFailed, cpu_seconds, end, free_port, resident_mb
-from benchmarks.world import NotReady, copy_var, served_model
+from benchmarks.world import NotReady, check_prepared, copy_var
 from service.adapters import redis_keys as keys
 from service.adapters.connection import Link
 from service.adapters.embedded import EmbeddedServer
@@ -226,14 +226,13 @@ def measure_memory(bench: Bench, total: int) -> None:
     """The worker's resident memory while it applies many events, of one line each."""
     small = {"lines": [{"aisle": "deli", "quantity": 1, "sales_value": 2.5}]}
     marks: list[float] = []
-    caller, told, step = Caller(bench.port), 0, max(total // 10, 1_000)
+    told, step = 0, max(total // 10, 1_000)
     while told < total:
-        caller.post("/v1/events", json.dumps([bench.event(basket=small) for _ in range(1_000)]).encode())
+        tell(bench, [bench.event(basket=small) for _ in range(1_000)])
         told += 1_000
         if told % step == 0:
             bench.drain()
             marks.append(resident_mb(bench.worker))
-    caller.close()
     half = len(marks) // 2
     before, after = max(marks[:half] or marks), max(marks[half:])
     text = (
@@ -291,10 +290,15 @@ def await_ready(bench_port: int, process: Any, log: Path) -> None:
 
 def warm_up(bench: Bench) -> None:
     """Let the worker come up and take a first list."""
-    caller = Caller(bench.port)
-    caller.post("/v1/events", json.dumps([bench.event() for _ in range(100)]).encode())
-    caller.close()
+    tell(bench, [bench.event() for _ in range(100)])
     bench.drain()
+
+
+def tell(bench: Bench, told: list[dict[str, Any]]) -> None:
+    """Post one list."""
+    caller = Caller(bench.port)
+    caller.post("/v1/events", json.dumps(told).encode())
+    caller.close()
 
 
 def main() -> int:
@@ -307,7 +311,7 @@ def main() -> int:
     wanted: Callable[[str], bool] = lambda part: not asked.only or part in asked.only  # noqa: E731
     settings = Settings()
     try:
-        served_model(settings)
+        check_prepared(settings)
         with tempfile.TemporaryDirectory(prefix="nba-feedback-") as temporary, ExitStack() as stack:
             folder = Path(temporary)
             var = copy_var(settings.var, folder / "var")
@@ -328,10 +332,8 @@ def main() -> int:
             baskets = [e["properties"] for e in past if e["type"] == "purchase"][:SAMPLE]
             bench = Bench(port, started[0].pid, started[1].pid, url, baskets)
             lines = sum(len(basket["lines"]) for basket in baskets) / len(baskets)
-            print(
-                f"events are real baskets of {lines:.1f} lines; {os.cpu_count()} cores, fsync on every write",
-                flush=True,
-            )
+            warm_up(bench)
+            print(f"real baskets of {lines:.1f} lines; {os.cpu_count()} cores, fsync on every write", flush=True)
             if wanted("seen"):
                 measure_seen(bench, 200.0, asked.seconds)
             if wanted("intake"):
