@@ -21,12 +21,14 @@ from features.layout import SECONDS_PER_DAY, Kind
 from features.matrix import Columns
 from service.catalogue.loader import load_catalogue
 from service.catalogue.rules import parse_rule
+from service.decision.contact_policy import CapTable
 from service.decision.engine import CompiledCatalogue, compile_catalogue, decide
 from service.decision.model import (
     Catalogue,
     Contacts,
     CustomerBatch,
     Exploration,
+    LocalTimes,
     Request,
     Rule,
     Scoring,
@@ -64,6 +66,21 @@ def customers(columns: Columns, n: int, seed: int = 0) -> CustomerBatch:
     ids = tuple(f"customer-{i}" for i in range(n))
     views = np.full((len(layout.views), n), NOW)
     return CustomerBatch(ids, facts, views, np.ones(n, bool), ({"marketing": 1},) * n, contacts)
+
+
+def history(catalogue: Catalogue, n_contacts: int = 50, seed: int = 0) -> Contacts:
+    """Make the contacts of one customer over two months, of all treatments of the catalogue."""
+    rng = np.random.default_rng(seed)
+    actions = {action.id: action for action in catalogue.actions}
+    treatments = [catalogue.treatments[k] for k in rng.integers(0, len(catalogue.treatments), n_contacts)]
+    shown = [(actions[t.action_id], t) for t in treatments]
+    return Contacts(
+        np.zeros(n_contacts, np.int64),
+        NOW - rng.uniform(0, 60 * SECONDS_PER_DAY, n_contacts),
+        tuple(rng.choice(["decision", "impression", "click"], n_contacts).tolist()),
+        tuple(f"d{k // 3}" for k in range(n_contacts)),
+        tuple(Showing(a.id, a.issue, a.group, t.id, t.channel, a.is_marketing, t.placements[0]) for a, t in shown),
+    )
 
 
 def widened(catalogue: Catalogue, columns: Columns, copies: int) -> Catalogue:
@@ -125,6 +142,10 @@ def main() -> None:
     one, many = customers(columns, 1), customers(columns, 10_000)
     keys = np.random.default_rng(0).integers(0, 2**64, 10_000, dtype=np.uint64)
     print(f"{'as_of alone, one customer':44} {median_us(lambda: columns.as_of(one.facts, NOW), repeats):10.0f} us")
+    caps, told = CapTable.of(shipped), history(shipped)
+    took = median_us(lambda: caps.room(told, "app", NOW, LocalTimes.utc(NOW, 1)), repeats)
+    what = f"room from {len(told.times)} contacts, {len(caps.policies)} policies"
+    print(f"{what:44} {took:10.0f} us")
     for strategy, parameter in (("none", 0.0), ("epsilon_greedy", 0.05), ("softmax", 0.1)):
         explored = replace(widened(shipped, columns, 1), exploration=Exploration(strategy, parameter))
         fifty = compile_catalogue(explored, columns)
