@@ -109,13 +109,12 @@ class Reloader:
         self.on_reload("serving", "swapped", serving)
 
     def _look_for_catalogue(self) -> bool:
+        stamp = _stamp(self.catalogue_path)
+        is_settled, self._seen = self._catalogue is None or stamp == self._seen, stamp
+        if stamp == self._read or not is_settled:
+            return False
+        self._read = stamp
         try:
-            stat = self.catalogue_path.stat()
-            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            is_settled, self._seen = self._catalogue is None or stamp == self._seen, stamp
-            if stamp == self._read or not is_settled:
-                return False
-            self._read = stamp
             text = read_text(self.catalogue_path)  # once: what is kept is what was loaded
             self._catalogue = compile_catalogue(catalogue_of(text, str(self.catalogue_path)), Columns())
             self._keep(text.encode(), self._catalogue.catalogue.version)
@@ -151,6 +150,15 @@ class Reloader:
                 self.on_reload("bundle", "loaded", None)
                 return True
         return False
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what tells one state of a file from another, through links; () where there is none to see."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return (stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
 @dataclass(frozen=True)
