@@ -56,6 +56,8 @@ class Wire:
 
     async def call(self, path: str, body: object = None, key: str = "", *, is_lost: bool = False) -> tuple[int, Any]:
         """Call it; a lost reply is one that nobody stays to read."""
+        if self._streams is not None and self._streams[0].at_eof():
+            self.close()  # it hung up while nothing was asked
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._address)
         reader, writer = self._streams

@@ -143,3 +143,19 @@ def test_a_repeat_without_a_moment_is_still_a_repeat(clean_url: str) -> None:
         return statuses
 
     assert asyncio.run(scenario()) == ["accepted", "duplicate", "conflict"]
+
+
+def test_a_time_zone_is_a_name_of_the_database() -> None:
+    """What the database does not have is refused by field, and so is what is not known of a time zone."""
+
+    def refusal(properties: dict[str, Any]) -> str:
+        with pytest.raises(Refused) as caught:
+            checked_event(Event("e", "c", "time_zone_changed", NOW, properties), NOW)
+        return str(caught.value)
+
+    taken = checked_event(Event("e", "c", "time_zone_changed", NOW, {"time_zone": "Europe/Lisbon"}), NOW)
+    assert taken.properties == {"time_zone": "Europe/Lisbon"}
+    for wrong in ("Europe/Lisboa", "../../etc/passwd", "", 7, "a|b"):
+        assert refusal({"time_zone": wrong}).startswith("properties.time_zone: must be a ")
+    assert refusal({"time_zone": "UTC", "offset": 1}).startswith("properties: has a field that is not known here")
+    assert refusal({"time_zone": "UTC", "source": ""}).startswith("properties.source: must be a text")

@@ -336,6 +336,51 @@ def test_consent_is_for_its_channel_its_purpose_and_its_time(
     on(clean_url, scenario)
 
 
+def test_an_objection_stops_marketing_on_every_channel_at_once(clean_url: str) -> None:
+    """A refusal for all channels is a no on each from the next gather on; a later grant for one is a yes there only."""
+
+    async def scenario(state: RedisState) -> None:
+        journal = RedisJournal(clean_url, deadline_seconds=5, idempotency_seconds=100)
+
+        async def say(at: float, channel: str, granted: bool) -> None:
+            said = {"channel": channel, "purpose": "marketing", "granted": granted, "source": "test"}
+            await journal.append_events([Event(f"e{at}", "a", "consent_changed", NOW + at, said)], NOW)
+
+        async def marketing() -> list[int | None]:
+            batches = [(await state.gather(PLAN, ["a"], c, NOW + 9, 1.0)).batch for c in ("app", "email")]
+            return [batch.consents[0].get("marketing") for batch in batches]
+
+        await say(1, "app", True)
+        await say(2, "email", True)
+        assert await marketing() == [1, 1]
+        await say(3, "all", False)
+        assert await marketing() == [0, 0]
+        await say(4, "email", True)
+        assert await marketing() == [0, 1]
+        await journal.close()
+
+    on(clean_url, scenario)
+
+
+def test_a_customer_s_time_zone_is_the_newest_said(clean_url: str) -> None:
+    """It comes with the batch, whichever order its events come in, and stands apart from the consents."""
+
+    async def scenario(state: RedisState) -> None:
+        journal = RedisJournal(clean_url, deadline_seconds=5, idempotency_seconds=100)
+        for at, name in ((5.0, "Asia/Tokyo"), (3.0, "Europe/Lisbon"), (7.0, "America/Santiago")):
+            told = Event(f"e{at}", "a", "time_zone_changed", NOW + at, {"time_zone": name, "source": "app"})
+            assert [r.status for r in await journal.append_events([told], NOW)] == ["accepted"]
+        await journal.close()
+        batch = (await state.gather(PLAN, ["b", "a"], "app", NOW, 1.0)).batch
+        assert batch.time_zones == ("", "America/Santiago")
+        seen = await state.contacts_of("a", NOW)
+        assert seen["time_zone"] == {"time_zone": "America/Santiago", "source": "app", "at": NOW + 7}
+        assert seen["consents"] == []
+        assert (await state.contacts_of("b", NOW))["time_zone"] is None
+
+    on(clean_url, scenario)
+
+
 def test_a_switch_holds_from_the_next_gather_on_and_is_written_down(clean_url: str) -> None:
     """Pausing shows in every later batch, resuming takes it away, and both are in the journal with who and why."""
 
