@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import subprocess
 import sys
@@ -14,15 +13,16 @@ from typing import Any
 
 import redis
 
-from benchmarks import report
+from benchmarks import picture, report, scaling, studies
+from benchmarks.contestants import EXPERT, NOOP, OURS, STOCK, contestants
+from benchmarks.forest import TREES
 from benchmarks.introduction import CHANNEL, PLACEMENT, SLOTS
 from benchmarks.load import Load, LoadFailed
 from benchmarks.machine import describe_machine
-from benchmarks.online import REDIS_TITLES, Plan, contestants, run_rounds
+from benchmarks.online import Bench, Plan, run_rounds
 from benchmarks.processes import Cores, ProcessFailed, busy_share, choose_cores
 from benchmarks.world import NotReady, World, open_world
 from features.matrix import Columns, ModelInput
-from service.adapters.bundle_dir import current_digest
 from service.adapters.embedded import EmbeddedServerError
 from service.settings import CHECKOUT, Settings
 
@@ -35,8 +35,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=("core", "online"), help="one part; the files are written by `online`")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one-seconds", type=float, default=4.0, help="window at one connection")
-    parser.add_argument("--many-seconds", type=float, default=6.0, help="window at many connections")
+    parser.add_argument("--one-seconds", type=float, default=3.0, help="window at one connection")
+    parser.add_argument("--many-seconds", type=float, default=3.0, help="window at many connections")
+    parser.add_argument("--half-seconds", type=float, default=3.0, help="window at half load")
+    parser.add_argument("--customers", type=int, default=100_000)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs", help="folder of performance.md and .json")
     parser.add_argument("--python-load", action="store_true", help="use the bundled generator even where wrk is")
@@ -75,24 +77,42 @@ def measure_core() -> str:
 
 
 def measure_online(asked: argparse.Namespace, core: str) -> None:
-    """Prepare a world, run the rounds, write the report."""
+    """Prepare a world, run the rounds and the studies, write the report."""
     settings, cores = Settings(), choose_cores()
-    plan = Plan(asked.rounds, asked.one_seconds, asked.many_seconds, asked.connections)
+    plan = Plan(asked.rounds, asked.one_seconds, asked.many_seconds, asked.half_seconds, asked.connections)
     before = busy_share(QUIET_SECONDS)
     if before > BUSY:
         say(f"other programs use {before:.0%} of this machine: the figures will be too low, and the ratios uncertain")
     with tempfile.TemporaryDirectory(prefix="nba-bench-") as temporary:
         folder = Path(temporary)
-        say("preparing: a server of its own, facts through Feast, consents, what each household is eligible for")
-        with open_world(settings, folder, cores, SEED) as world:
-            load = Load(folder, world.bodies, use_wrk=False if asked.python_load else None)
+        say(f"preparing: a server of its own, facts through Feast, a model, {asked.customers:,} customers")
+        with open_world(settings, folder, cores, SEED, asked.customers) as world:
+            load = Load(folder, "full", world.bodies, use_wrk=False if asked.python_load else None)
+            bare = Load(folder, "bare", world.bare_bodies, use_wrk=False if asked.python_load else None)
+            bench = Bench(world, load, bare, folder, cores, plan, say)
             say(f"load by {load.name}; contestants on core {cores.service}, all else on core {cores.others}")
-            titles = {c.name: c.title for c in contestants(world)} | REDIS_TITLES
-            rounds = run_rounds(world, load, folder, cores, plan, say)
+            entered = {contestant.name: contestant for contestant in contestants(world)}
+            rounds = run_rounds(bench, list(entered.values()))
+            rates = {name: max(one.many.per_second for one in done) for name, done in rounds.items()}
+            found: dict[str, Any] = {
+                "reads": studies.reads(bench),
+                "swaps": studies.swaps(bench, entered[OURS], rates[OURS] / 2),
+                "generator": studies.generator(bench, entered[NOOP], rates[OURS] / 2),
+                "weights": studies.weights(bench, entered[OURS]),
+                "workers": studies.workers(bench, entered[OURS]),
+                "profile": studies.profile(bench, entered[OURS]),
+            }
+            over_load = {
+                name: studies.latency_over_load(bench, entered[name], rates[name]) for name in (OURS, EXPERT, STOCK)
+            }
             others = {"others_before": before, "others_after": busy_share(QUIET_SECONDS)}
             environment = {**others, **describe_machine(), **describe_run(world, cores, load)}
-            report.write_report(report.Run(plan, titles, rounds, environment, core), asked.out)
-    say(f"written: {asked.out / 'performance.md'} and performance.json")
+    titles = {name: contestant.title for name, contestant in entered.items()}
+    run = report.Run(plan, titles, rounds, environment, core, found, over_load)
+    report.write_report(run, asked.out)
+    picture.draw(over_load, titles, asked.out / report.PICTURE)
+    scaling.write_scaling(run, asked.out)
+    say(f"written: {asked.out / 'performance.md'}, performance.json, {report.PICTURE} and scaling.md")
 
 
 def describe_run(world: World, cores: Cores, load: Load) -> dict[str, Any]:
@@ -100,7 +120,6 @@ def describe_run(world: World, cores: Cores, load: Load) -> dict[str, Any]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=CHECKOUT
     )
-    bundle = world.var / "models" / str(current_digest(world.var / "models"))
     with redis.Redis.from_url(world.redis_url) as server:
         about = server.info("server")
     name = about.get("server_name", "redis")
@@ -117,8 +136,8 @@ def describe_run(world: World, cores: Cores, load: Load) -> dict[str, Any]:
         "placement": PLACEMENT,
         "slots": SLOTS,
         "answer_bytes": world.answer_bytes,
-        "model": json.loads((bundle / "manifest.json").read_text())["model_version"],
-        "trees": (bundle / "model.txt").read_text().count("\nTree="),
+        "model": "benchmark-forest",
+        "trees": TREES,
         "inputs": len(ModelInput(Columns()).names),
     }
 

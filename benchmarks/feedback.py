@@ -322,6 +322,7 @@ def main() -> int:
                 **feast_environment(Settings(var=var, mlflow_uri=settings.mlflow_uri), url),
                 "PYTHONPATH": str(CHECKOUT), "NBA_REDIS_URL": url, "NBA_PORT": str(port), "NBA_VAR": str(var),
                 "NBA_GATHER_DEADLINE_MS": "1000", "NBA_INTAKE_DEADLINE_MS": "30000", "NBA_LOG_LEVEL": "WARNING",
+                "NBA_LAKE_SECONDS": "5",
             }  # fmt: skip
             logs = [folder / "serve.log", folder / "worker.log"]
             started = [

@@ -15,14 +15,16 @@ class Window:
 
     Attributes:
         requests: Answers that came within the window. seconds: Its length.
-        p50_ms, p99_ms: Of the time to an answer, at this number of connections.
+        p50_ms, p95_ms, p99_ms, p999_ms: Of the time to an answer.
         failures: Answers other than 200, broken connections and timeouts.
     """
 
     requests: int
     seconds: float
     p50_ms: float
+    p95_ms: float
     p99_ms: float
+    p999_ms: float
     failures: int = 0
 
     @property
@@ -34,9 +36,10 @@ class Window:
     def of_latencies(cls, latencies: Sequence[float], seconds: float, failures: int = 0) -> Window:
         """Make a window of single latencies in seconds."""
         if not latencies:
-            return cls(0, seconds, math.nan, math.nan, failures)
+            return cls(0, seconds, math.nan, math.nan, math.nan, math.nan, failures)
         ordered = sorted(latencies)
-        return cls(len(ordered), seconds, percentile(ordered, 50) * 1000, percentile(ordered, 99) * 1000, failures)
+        p50, p95, p99, p999 = (percentile(ordered, percent) * 1000 for percent in (50, 95, 99, 99.9))
+        return cls(len(ordered), seconds, p50, p95, p99, p999, failures)
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ class Round:
     """What one contestant gave in one round; None where a figure has no meaning for it.
 
     Attributes:
-        one, many: At one connection and at `connections` of them.
-        cpu_ms: CPU milliseconds of the contestant's process a request, in the window of many connections.
+        one, many: At one connection and at `connections` of them, closed loop.
+        half: Open loop at half the rate of `many`.
+        cpu_ms: CPU milliseconds of the contestant's processes a request, in the window of many connections.
         cpu_share: Share of its core that the process used in that window.
         waited_share: Share of that window in which its main thread was ready and the core ran something else.
         rss_mb: Resident memory after the load. start_seconds: From the start of the process to its first answer.
@@ -59,6 +63,7 @@ class Round:
     many: Window
     cpu_ms: float
     cpu_share: float
+    half: Window | None = None
     waited_share: float | None = None
     rss_mb: float | None = None
     start_seconds: float | None = None
@@ -71,10 +76,12 @@ class Round:
     def flat(self) -> dict[str, float | None]:
         """Return all figures by one name each."""
         flat: dict[str, float | None] = {}
-        for name, window in (("one", self.one), ("many", self.many)):
-            flat |= {f"{name}_{key}": value for key, value in asdict(window).items()}
-            flat[f"{name}_per_second"] = window.per_second
-        rest: dict[str, Any] = {key: value for key, value in asdict(self).items() if key not in ("one", "many")}
+        windows = {"one": self.one, "many": self.many, "half": self.half}
+        for name, window in windows.items():
+            if window is not None:
+                flat |= {f"{name}_{key}": value for key, value in asdict(window).items()}
+                flat[f"{name}_per_second"] = window.per_second
+        rest: dict[str, Any] = {key: value for key, value in asdict(self).items() if key not in windows}
         return {**flat, **rest}
 
 

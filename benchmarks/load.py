@@ -33,8 +33,9 @@ function request()
 end
 function done(summary, latency)
   local e = summary.errors
-  print(string.format("RESULT %d %d %d %d %d", summary.requests, summary.duration, latency:percentile(50),
-    latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+  print(string.format("RESULT %d %d %d %d %d %d %d", summary.requests, summary.duration, latency:percentile(50),
+    latency:percentile(95), latency:percentile(99), latency:percentile(99.9),
+    e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
 
@@ -47,16 +48,17 @@ class Load:
     """A load generator with the bodies that it asks with.
 
     Args:
-        folder: Where `wrk` finds its script and bodies.
+        folder: Where `wrk` finds its script and bodies. name: Of these bodies, there.
         bodies: JSON without line breaks; asked in turn, each window going on where the last one stopped.
         use_wrk: By default, whether it is on PATH.
     """
 
-    def __init__(self, folder: Path, bodies: Sequence[bytes], *, use_wrk: bool | None = None) -> None:
+    def __init__(self, folder: Path, name: str, bodies: Sequence[bytes], *, use_wrk: bool | None = None) -> None:
         self._wrk = shutil.which("wrk") if use_wrk in (None, True) else None
-        self._folder, self._bodies, self._at = folder, list(bodies), 0
-        (folder / "load.lua").write_text(_SCRIPT)
-        (folder / "bodies").write_bytes(b"\n".join(self._bodies) + b"\n")
+        self._folder, self.bodies, self.at = folder / name, list(bodies), 0
+        self._folder.mkdir(exist_ok=True)
+        (self._folder / "load.lua").write_text(_SCRIPT)
+        (self._folder / "bodies").write_bytes(b"\n".join(self.bodies) + b"\n")
 
     @property
     def name(self) -> str:
@@ -72,8 +74,11 @@ class Load:
         if not 0 < connections <= MAX_CONNECTIONS or not 0 < seconds <= MAX_SECONDS:
             raise ValueError(f"a load has at most {MAX_CONNECTIONS} connections and {MAX_SECONDS:.0f} s")
         run = _run_wrk if self._wrk else _run_sockets
-        window = run(self._folder, self._bodies, self._at, port, connections, seconds)
-        self._at = (self._at + window.requests + window.failures) % len(self._bodies)
+        return self.went_on(run(self._folder, self.bodies, self.at, port, connections, seconds))
+
+    def went_on(self, window: Window) -> Window:
+        """Note how many questions a window asked."""
+        self.at = (self.at + window.requests + window.failures) % len(self.bodies)
         return window
 
 
@@ -90,24 +95,26 @@ def _run_wrk(folder: Path, bodies: Sequence[bytes], start: int, port: int, conne
 
 
 def parse_wrk(line: str) -> Window:
-    """Read what the script prints: requests, duration, p50 and p99 in microseconds, failures.
+    """Read what the script prints: requests, duration, p50, p95, p99 and p99.9 in microseconds, failures.
 
     wrk counts an answer other than 2xx among its requests as well; here it is a failure only.
     """
-    requests, duration, p50, p99, failures = (int(part) for part in line.split()[1:])
-    return Window(max(requests - failures, 0), duration / 1e6, p50 / 1000, p99 / 1000, failures)
+    requests, duration, p50, p95, p99, p999, failures = (int(part) for part in line.split()[1:])
+    answered, seconds = max(requests - failures, 0), duration / 1e6
+    return Window(answered, seconds, p50 / 1000, p95 / 1000, p99 / 1000, p999 / 1000, failures)
 
 
-class _Client:
-    """One connection of the bundled generator."""
+class Client:
+    """One connection of a bundled generator."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received, self.asked = b"", 0.0
 
-    def ask(self, request: bytes) -> None:
-        self.received, self.asked = b"", time.perf_counter()
+    def ask(self, request: bytes, due: float | None = None) -> None:
+        """Ask, and count the time from when it was due, by default now."""
+        self.received, self.asked = b"", time.perf_counter() if due is None else due
         self.socket.sendall(request)
 
     def take(self) -> bool | None:
@@ -128,14 +135,19 @@ class _Client:
         return head.startswith(b"HTTP/1.1 200")
 
 
+def requests_of(port: int, bodies: Sequence[bytes]) -> list[bytes]:
+    """Return the requests as they go over the wire."""
+    head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: "
+    return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
+
+
 def _run_sockets(
     folder: Path, bodies: Sequence[bytes], start: int, port: int, connections: int, seconds: float
 ) -> Window:
-    head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: "
-    requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
+    requests = requests_of(port, bodies)
     latencies: list[float] = []
     failures, at = 0, start
-    clients = [_Client(port) for _ in range(connections)]
+    clients = [Client(port) for _ in range(connections)]
     with selectors.DefaultSelector() as selector:
         try:
             began = time.perf_counter()

@@ -109,6 +109,15 @@ def post(port: int, path: str, body: bytes) -> tuple[int, bytes]:
         connection.close()
 
 
+def family(pid: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [pid, *(one for child in children for one in family(int(child)))]
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time, user and system, of all threads that a process has or had."""
     return parse_cpu(Path(f"/proc/{pid}/stat").read_text())

@@ -136,7 +136,7 @@ def plant_forest(
     facts = np.ascontiguousarray(reader.rows(replies).facts.T)
     table = action_table(load_catalogue(catalogue).actions, Columns())
     booster, rows = forest.grow(facts, now, table, seed)
-    forest.save(booster, folder / "mlflow")
+    forest.save(booster, rows, folder / "mlflow")
     second, first = (forest.plant(booster, rows, var / "models", f"benchmark-forest/{n}") for n in (2, 1))
     set_current(var / "models", first)
     return first, second
@@ -146,6 +146,7 @@ def copy_var(source: Path, target: Path) -> Path:
     """Make a `var` of its own: what is only read as links, what may be written as copies, no state."""
     target.mkdir()
     (target / "lake").mkdir()
+    (target / "history").symlink_to((source / "history").resolve())
     (target / "lake" / "facts").symlink_to((source / "lake" / "facts").resolve())
     digest = current_digest(source / "models")
     shutil.copytree(source / "models" / str(digest), target / "models" / str(digest))

@@ -44,7 +44,7 @@ class Server(DrainingServer):
 
 def run(application: FastAPI, bound: socket.socket, link: socket.socket | None, log_level: str) -> None:
     """Serve on a bound socket until a signal."""
-    config = uvicorn.Config(application, log_level=log_level, **server_options())
+    config = uvicorn.Config(application, log_level=log_level, **server_options(application.state.metrics.refuse))
     server = Server(config, link)
     server.draining = application.state.draining
     server.drain_seconds = application.state.settings.drain_seconds
