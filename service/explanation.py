@@ -69,15 +69,36 @@ def chosen_of(
 
     Args:
         digest: Of the bundle that scored it.
+
+    Raises:
+        ExplanationUnavailable: The scorer does not show what its model reads.
     """
     everything = tuple(int(decisions.actions[choice.candidate]) for choice in decisions.chosen[customer])
     terms = catalogue.catalogue.actions
     scored = np.array([a for a in everything if terms[a].scoring is not Scoring.PRIOR], dtype=np.int64)
     customers = np.full(len(scored), customer, dtype=np.int64)
     if not isinstance(scorer, Explainable):
-        raise TypeError("only a bundle's scorer shows what its model reads")
+        raise ExplanationUnavailable("what scored it does not show what it reads")
     rows = scorer.rows(batch, decisions.as_of, customers, scored, decisions.now)
     return Chosen(digest, catalogue, scorer, everything, scored, rows)
+
+
+async def explain_decision(
+    explainer: Explainer | None,
+    digest: str,
+    catalogue: CompiledCatalogue,
+    scorer: Scorer,
+    batch: CustomerBatch,
+    decisions: Decisions,
+    customer: int,
+    deadline_seconds: float,
+) -> dict[str, Any]:
+    """Return the `explanation` of a customer's decision; arguments as of `chosen_of` and `explain`."""
+    try:
+        chosen = chosen_of(digest, catalogue, scorer, batch, decisions, customer)
+    except ExplanationUnavailable as error:
+        return unavailable(str(error))
+    return await explain(explainer, chosen, deadline_seconds)
 
 
 async def explain(explainer: Explainer | None, chosen: Chosen, deadline_seconds: float) -> dict[str, Any]:

@@ -222,6 +222,14 @@ class Receipt:
     flags: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Entries of the journal that are not in the lake yet, and the bytes that the store holds for them."""
+
+    records: int
+    bytes: int
+
+
 class Journal(Protocol):
     """The partitioned log of decisions, outcomes and events. What is acknowledged is in it."""
 
@@ -230,6 +238,9 @@ class Journal(Protocol):
 
     async def append_events(self, events: Sequence[Event], now: float) -> list[Receipt]:
         """Deduplicate, append, and apply consent: one atomic script each. Raises StoreUnavailable."""
+
+    async def backlog(self) -> Backlog:
+        """Count what the worker has not yet brought into the lake. Raises StoreUnavailable."""
 
 
 class EvidenceSource(Protocol):

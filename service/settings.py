@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     )
     record_deadline_ms: float = Field(30.0, gt=0, description="How long a decision waits for its reservation and log.")
     intake_deadline_ms: float = Field(1000.0, gt=0, description="How long an outcome or event waits for the journal.")
+    most_in_flight: int = Field(
+        512, ge=1, description="Decisions, outcomes and events that a process works on at once; more get a 503."
+    )
     reload_seconds: float = Field(
         0.5, gt=0, description="How often a serving process looks for a new bundle or catalogue."
     )
@@ -59,6 +62,9 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(
         1.0, ge=0, description="How long /readyz says 503 before a serving process stops listening, on SIGTERM."
+    )
+    native_trees: bool = Field(
+        False, description="Agent: compile each model's trees (needs a C compiler); serving: score with them."
     )
     traces: Literal["auto", "console", "off"] = Field(
         "auto", description="auto: spans go to OTEL_EXPORTER_OTLP_ENDPOINT where it is set; console: to stdout."

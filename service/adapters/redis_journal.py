@@ -16,8 +16,8 @@ from service.adapters.breaker import Breaker
 from service.adapters.connection import Call, Command, Link, Reply, Script
 from service.adapters.journal_entries import as_text, decode_parked, encode
 from service.adapters.seal import UNKEYED, Seal
-from service.decision.record import CONTACTS_DAYS, partition_of, tag
-from service.ports import Event, Outcome, Receipt, StoreUnavailable
+from service.decision.record import CONTACTS_DAYS, PARTITIONS, partition_of, tag
+from service.ports import Backlog, Event, Outcome, Receipt, StoreUnavailable
 
 CONSENT_EVENT, TIME_ZONE_EVENT = "consent_changed", "time_zone_changed"
 REASON = "log_unavailable"
@@ -59,6 +59,14 @@ class RedisJournal:
         """Deduplicate, append, and apply consent: one atomic script each. Raises StoreUnavailable."""
         statuses = await self._run([self._event_call(event) for event in events])
         return [Receipt(e.event_id, status) for e, status in zip(events, statuses, strict=True)]
+
+    async def backlog(self) -> Backlog:
+        """Count what the worker has not yet brought into the lake. Raises StoreUnavailable."""
+        names = [keys.of_partition(partition, "journal") for partition in range(PARTITIONS)]
+        found = await self._ask(
+            [*(("XLEN", name) for name in names), *(("MEMORY", "USAGE", name, "SAMPLES", 1) for name in names)]
+        )
+        return Backlog(sum(found[:PARTITIONS]), sum(size or 0 for size in found[PARTITIONS:]))
 
     async def settle(self, decision_ids: Sequence[str]) -> int:
         """Let outcomes that came before these decisions move contacts and evidence. Returns how many there were.

@@ -19,6 +19,7 @@ from service.api.keys import read_keys
 from service.api.metrics import Metrics, shared_folder
 from service.api.observed import Observed
 from service.api.problems import TITLES, ProblemError
+from service.api.shedding import Shedding
 from service.api.shortcut import Shortcut
 from service.api.vitals import Vitals
 from service.bootstrap import Runtime, open_runtime
@@ -87,8 +88,9 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
     app.add_exception_handler(Exception, _on_crash)
     document = write_document(app, ROUTERS, has_keys=bool(app.state.keys.keys))
     app.openapi = lambda: document  # type: ignore[method-assign]
+    shedding = Shedding(settings.most_in_flight, app.state.metrics.registry)
     app.middleware_stack = Observed(
-        Shortcut(app, app.build_middleware_stack(), _on_problem, _on_crash), app.state.draining, tracing
+        Shortcut(app, app.build_middleware_stack(), _on_problem, _on_crash), app.state.draining, tracing, shedding
     )
     return app
 

@@ -17,7 +17,7 @@ from service.api.problems import ProblemError, invalid_field
 from service.api.replies import encode, metrics_of, not_loaded, parse, respond, runtime_of, serving_of, vitals_of
 from service.decision.model import Catalogue
 from service.decision.model import Request as Asked
-from service.explanation import chosen_of, explain
+from service.explanation import explain_decision
 from service.online import Ask, Decided, IdempotencyConflict, NothingLoaded, Repeat, UnknownCustomer
 
 router = APIRouter(route_class=DecideRoute)
@@ -80,12 +80,18 @@ async def decisions(request: Request) -> Response:
 async def explained(request: Request, decided: Decided, asked: schemas.DecisionAsk, started: float) -> bytes:
     """Return the answer with contributions, or with why there are none, within the deadline of an explanation."""
     runtime, serving = runtime_of(request), decided.serving
-    chosen = chosen_of(
-        serving.bundle.digest, serving.catalogue, serving.scorer, decided.batch, decided.decisions, decided.customer
-    )
     left = runtime.settings.explain_deadline_ms / 1000 - (perf_counter() - started)
     answer = answer_of(decided, asked.locale, asked.explain)
-    answer["explanation"] = await explain(runtime.explainer, chosen, left)
+    answer["explanation"] = await explain_decision(
+        runtime.explainer,
+        serving.bundle.digest,
+        serving.catalogue,
+        serving.scorer,
+        decided.batch,
+        decided.decisions,
+        decided.customer,
+        left,
+    )
     return encode(answer)
 
 

@@ -36,6 +36,10 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.problems = Counter("nba_problems", "Requests that ended in a problem", ["status"], registry=self.registry)
+        self.refused = Counter(
+            "nba_refused", "Requests that ended before any route, by the HTTP status", ["status"],
+            registry=self.registry,
+        )  # fmt: skip
         self.reloads = Counter(
             "nba_reload", "Loads of a bundle or catalogue", ["kind", "result"], registry=self.registry
         )
@@ -78,6 +82,10 @@ class Metrics:
             self.cap_denied.labels(policy.id, "filter").inc()
         for cap in decided.denied_by:
             self.cap_denied.labels(cap, "reservation").inc()
+
+    def refuse(self, status: int) -> None:
+        """Count a request that ended before any route was asked."""
+        self.refused.labels(str(status)).inc()
 
     def serves(self, serving: Serving) -> None:
         """Say what serves now; what served before falls to 0, since shared series cannot be removed."""

@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.draining import Draining
+from service.api.shedding import Shedding
 from service.logs import current_request, write_line
 from service.online import Decided
 from service.tracing import Tracing
@@ -33,8 +34,10 @@ QUIET_ROUTES = ("/livez", "/readyz", "/metrics")
 class Observed:
     """Wraps the application: names each request, logs its end, and traces it where that is on."""
 
-    def __init__(self, app: ASGIApp, draining: Draining, tracing: Tracing | None) -> None:
-        self._app, self._draining, self._tracing = app, draining, tracing
+    def __init__(
+        self, app: ASGIApp, draining: Draining, tracing: Tracing | None, shedding: Shedding | None = None
+    ) -> None:
+        self._app, self._draining, self._tracing, self._shedding = app, draining, tracing, shedding
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -63,7 +66,7 @@ class Observed:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_named)
+            await self._answer_or_shed(scope, receive, send_named)
         except Exception:  # answered with a 500, or cut off where an answer had begun; logged where it was met
             if not status:
                 raise
@@ -71,6 +74,21 @@ class Observed:
             self._say(scope, status, perf_counter() - started)
             current_request.reset(token)
         return status
+
+    async def _answer_or_shed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        shedding = self._shedding
+        if shedding is None:
+            await self._app(scope, receive, send)
+            return
+        refusal = shedding.refusal(scope)
+        if refusal is not None:
+            await refusal.response()(scope, receive, send)
+            return
+        shedding.now += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            shedding.now -= 1
 
     def _say(self, scope: Scope, status: int, seconds: float) -> None:
         route = route_of(scope)

@@ -13,15 +13,15 @@ from service.api.access import AdminRoute, ReadRoute
 from service.api.body import SINGLE_LIMIT, read_body
 from service.api.document import BODY_PROBLEMS, body_schema, problems
 from service.api.problems import ProblemError, invalid_field
-from service.api.replies import metrics_of, parse, respond, runtime_of, serving_of
+from service.api.replies import metrics_of, parse, respond, runtime_of, serving_of, vitals_of
+from service.api.status import status_of
 from service.bootstrap import Runtime
 from service.catalogue.loader import to_jsonable
 from service.customer import customer_view
 from service.decision.record import DecisionRow
 from service.decision.replay import batch_of
 from service.decision.switches import SCOPES, switchable
-from service.explanation import chosen_of, unavailable
-from service.explanation import explain as explanation_of
+from service.explanation import explain_decision, unavailable
 from service.past import Past, look_back, past_view
 from service.ports import StoreUnavailable
 
@@ -56,6 +56,13 @@ async def readyz(request: Request) -> Response:
             "catalogue": serving.catalogue.catalogue.version,
         }
     )
+
+
+@views.get("/statusz", responses=problems(), summary="How each part is doing")
+async def statusz(request: Request) -> Response:
+    """Return each dependency's breaker, what serves since when, the journal's backlog, what is paused."""
+    runtime = runtime_of(request)
+    return respond(await status_of(runtime, vitals_of(request), is_draining=request.app.state.draining.is_on))
 
 
 @views.get(
@@ -110,8 +117,16 @@ async def _explained(runtime: Runtime, past: Past) -> dict[str, Any]:
     if past.catalogue is None or past.decisions is None or past.scorer is None:
         return unavailable(past.why)
     batch = batch_of(past.row, past.catalogue.columns.layout)
-    chosen = chosen_of(past.row.bundle_digest, past.catalogue, past.scorer, batch, past.decisions)
-    return await explanation_of(runtime.explainer, chosen, EXPLAIN_SECONDS)
+    return await explain_decision(
+        runtime.explainer,
+        past.row.bundle_digest,
+        past.catalogue,
+        past.scorer,
+        batch,
+        past.decisions,
+        0,
+        EXPLAIN_SECONDS,
+    )
 
 
 def _look_back(runtime: Runtime, row: DecisionRow) -> Past:

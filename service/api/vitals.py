@@ -6,9 +6,11 @@ Measures; decides nothing. No label ever holds a customer.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 
 import numpy as np
@@ -18,9 +20,12 @@ from features.contract import LAYOUT
 from features.layout import SECONDS_PER_DAY
 from service.bootstrap import Runtime
 from service.online import Decided, Tell
+from service.ports import Backlog, StoreUnavailable
 from service.tracing import Tracing, reasons_attribute
 
 LOOK_SECONDS = 1.0
+JOURNAL_EVERY = 10
+"""Of so many looks one is at the journal."""
 AGES_OF_EVERY = 16
 """Of so many decisions one tells the ages of its facts."""
 BREAKER_STATES = {"closed": 0, "probing": 1, "open": 2}
@@ -74,6 +79,16 @@ class Vitals:
             multiprocess_mode="livemax",
         )
 
+        self._lag, self._bytes, self._free = (
+            Gauge(name, words, registry=registry, multiprocess_mode="livemostrecent")
+            for name, words in (
+                ("nba_journal_lag_records", "Entries of the journal that are not in the lake yet"),
+                ("nba_journal_bytes", "What the state store holds for them"),
+                ("nba_journal_bytes_free", "Room on the disk of the lake"),
+            )
+        )
+        self.backlog: Backlog | None = None
+
     @contextmanager
     def step(self, name: str) -> Iterator[Tell]:
         """Time a step, and trace it where that is on."""
@@ -109,9 +124,23 @@ class Vitals:
 
     async def follow(self, runtime: Runtime) -> None:
         """Look again and again, so that the counts of many processes are right whichever of them is asked."""
-        while True:
+        for n in itertools.count():
             self.look(runtime)
+            if n % JOURNAL_EVERY == 0:
+                await self.look_at_journal(runtime)
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def look_at_journal(self, runtime: Runtime) -> None:
+        """Say how much the worker has still to do, and how much room the lake has."""
+        with suppress(OSError):
+            self._free.set(shutil.disk_usage(runtime.settings.var).free)
+        try:
+            self.backlog = await runtime.journal.backlog()
+        except StoreUnavailable:
+            self.backlog = None
+            return
+        self._lag.set(self.backlog.records)
+        self._bytes.set(self.backlog.bytes)
 
 
 def _say_nothing(reasons: Sequence[str]) -> None:

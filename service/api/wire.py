@@ -8,12 +8,17 @@ A request that comes whole in one piece, as nearly all do, costs no timer. Knows
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.problems import MEDIA_TYPE, ProblemError
+from service.logs import write_line
+
+log = logging.getLogger("nba.access")
 
 HEAD_SECONDS = 5.0
 """For the headers, from the first byte, and for the first byte of a new connection."""
@@ -29,6 +34,7 @@ HEAD_BYTES, REQUEST_BYTES, LINGER_BYTES = 32 * 1024, 16 * 1024 * 1024, 256 * 102
 class Wire(HttpToolsProtocol):
     """uvicorn's protocol with deadlines and limits. Give it to `uvicorn.Config(http=Wire)`."""
 
+    on_refusal: Callable[[int], None] = staticmethod(lambda status: None)
     _timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
     _started = 0.0
@@ -134,6 +140,8 @@ class Wire(HttpToolsProtocol):
 
     def _refuse(self, problem: ProblemError) -> None:
         """Answer before any route could, unless an answer has begun, and end the connection."""
+        type(self).on_refusal(problem.status)
+        write_line(log, logging.INFO, "refused", {"status": problem.status, "why": problem.slug})
         cycle = self.cycle
         is_open = cycle is not None and not cycle.response_complete
         begun = is_open and cycle.response_started
@@ -178,10 +186,14 @@ class Wire(HttpToolsProtocol):
             self._write_timer = None
 
 
-def server_options() -> dict[str, Any]:
-    """Return what every `uvicorn.Config` of this service must say."""
+def server_options(on_refusal: Callable[[int], None] = lambda status: None) -> dict[str, Any]:
+    """Return what every `uvicorn.Config` of this service must say.
+
+    Args:
+        on_refusal: Told the status of each request that ended before any route was asked.
+    """
     return {
-        "http": Wire,
+        "http": type("Wire", (Wire,), {"on_refusal": staticmethod(on_refusal)}),
         "ws": "none",
         "log_config": None,
         "access_log": False,

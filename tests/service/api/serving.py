@@ -160,7 +160,7 @@ def running(redis_url: str, var: Path, *, with_keys: bool = False) -> Iterator[R
             entries.append(json.loads(entry))
     settings = Settings(var=var, api_keys=json.dumps(entries) if entries else None, api_key=None, docs=None)
     app = create_app(settings, opener(redis_url))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", **server_options()))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", **server_options(app.state.metrics.refuse)))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
