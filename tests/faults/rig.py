@@ -58,6 +58,7 @@ class Rig:
     env: dict[str, str] = field(init=False)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     decisions: list[str] = field(default_factory=list)
+    acknowledged: int = 0
 
     def __post_init__(self) -> None:
         self.var = self.folder / "var"
@@ -122,6 +123,12 @@ class Rig:
             for caller in callers:
                 caller.join()
 
+    def wait_for_load(self, items: int = 25, seconds: float = 60.0) -> None:
+        """Wait until so many items more are acknowledged, so that the next fault meets a service at work."""
+        wanted, end = self.acknowledged + items, time.monotonic() + seconds
+        while self.acknowledged < wanted and time.monotonic() < end:
+            time.sleep(0.02)
+
     def drain(self, seconds: float = 180.0) -> None:
         """Wait until all that was acknowledged has left the journal."""
         end = time.monotonic() + seconds
@@ -180,6 +187,7 @@ class Rig:
                 answers = self._post(kind, items)
                 if answers is not None and {a["status"] for a in answers} <= {"accepted", "duplicate", "orphan"}:
                     self.history.write(kind, items, "acked")
+                    self.acknowledged += len(items)
                     break
                 if stop.is_set():
                     break
