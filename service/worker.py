@@ -36,8 +36,8 @@ from service.upkeep import Upkeep
 
 log = logging.getLogger("nba.worker")
 
-READ_COUNT = 200
-"""Entries read of one partition at a time."""
+READ_COUNT = 50
+"""Entries read of one partition at a time: what is read at once must be applied well within the lease."""
 FLUSH_ENTRIES = 2_000
 """A partition is written to the lake when so many entries wait..."""
 FLUSH_SECONDS = 30.0
@@ -57,7 +57,7 @@ class _Partition:
 
     Attributes:
         cursor: Last entry read. in_lake: last entry in the lake. applied: last event whose facts are pushed.
-        waiting: Read and applied, not yet in the lake. since: monotonic time of the first of them.
+        waiting: Read and applied, not yet in the lake. since: monotonic time of the first of them. held_bytes: of them.
     """
 
     cursor: str
@@ -65,6 +65,7 @@ class _Partition:
     applied: str
     waiting: list[Entry] = field(default_factory=list)
     since: float = 0.0
+    held_bytes: int = 0
 
     def is_due(self, flush_seconds: float) -> bool:
         if not self.waiting:
@@ -115,6 +116,7 @@ class Worker:
             if good and not held.waiting:
                 held.since = time.monotonic()
             held.waiting.extend(good)
+            held.held_bytes += sum(len(entry.payload) for entry in good)
             held.cursor = entries[-1].id
         await self._settle(entry for entries in found.values() for entry in entries if entry.kind == "decision")
         aside = await self.facts.apply(events)
@@ -183,7 +185,7 @@ class Worker:
             self.upkeep.erase(pending)
 
     def _waiting_bytes(self) -> int:
-        return sum(len(entry.payload) for held in self._held.values() for entry in held.waiting)
+        return sum(held.held_bytes for held in self._held.values())
 
     async def _write(self, partition: int) -> int:
         held = self._held[partition]
@@ -196,7 +198,8 @@ class Worker:
                 await self.facts.set_aside(partition, unreadable, error)
                 held.waiting.remove(unreadable)
             else:
-                written, held.in_lake, held.waiting = len(held.waiting), held.waiting[-1].id, []
+                written, held.in_lake = len(held.waiting), held.waiting[-1].id
+                held.waiting, held.held_bytes = [], 0
                 await self.owner.trim(partition, held.in_lake)
                 return written
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable
@@ -173,6 +174,49 @@ def test_outcomes_find_their_decision(served: Served, fresh: Callable[[], str]) 
     assert (status, problem["errors"][0]["field"]) == (422, "action_id")
     orphan = {**outcome, "outcome_id": f"o-{next(numbers)}", "decision_id": "07-" + "0" * 32}
     assert served.call("POST", "/v1/outcomes", orphan)[1]["status"] == "orphan"
+
+
+def counted(served: Served, name: str) -> dict[str, float]:
+    """Return a counter's series by their labels."""
+    text = served.call("GET", "/metrics")[1]
+    found = re.findall(rf"^{name}\{{(.*)\}} ([0-9.e+]+)$", text, re.M)
+    return {labels: float(value) for labels, value in found}
+
+
+def test_every_answer_to_an_outcome_is_counted(served: Served, fresh: Callable[[], str]) -> None:
+    """Each receipt's status has its counter, and late and skewed moments have theirs and are said in the receipt."""
+    customer, _ = nba_arm(served, fresh)
+    decision = served.decide(customer)
+    known = {"decision_id": decision["decision_id"], "action_id": decision["actions"][0]["action_id"], "type": "click"}
+    first = {"outcome_id": f"o-{next(numbers)}", **known}
+    told = [
+        first,
+        first,
+        {**first, "type": "accept"},
+        {**first, "outcome_id": f"o-{next(numbers)}", "action_id": "no_such_action"},
+        {**first, "outcome_id": f"o-{next(numbers)}", "decision_id": "07-" + "1" * 32},
+        {**first, "outcome_id": f"o-{next(numbers)}", "type": "bought"},
+        {**first, "outcome_id": f"o-{next(numbers)}", "occurred_at": "2017-01-01T00:00:00Z"},
+        {**first, "outcome_id": f"o-{next(numbers)}", "occurred_at": "2030-01-01T00:00:00Z"},
+    ]
+    names = ("nba_outcomes_total", "nba_intake_flagged_total")
+    before = {name: counted(served, name) for name in names}
+    _, receipts = served.call("POST", "/v1/outcomes", told)
+    statuses = ["accepted", "duplicate", "conflict", "foreign_action", "orphan", "invalid", "accepted", "accepted"]
+    assert [receipt["status"] for receipt in receipts] == statuses
+    assert [receipt.get("flags") for receipt in receipts[-2:]] == [["late"], ["clock_skew"]]
+    after = {name: counted(served, name) for name in names}
+    grown = {
+        labels: value - before[name].get(labels, 0.0)
+        for name in names
+        for labels, value in after[name].items()
+        if value != before[name].get(labels, 0.0)
+    }
+    assert grown == {
+        'result="accepted"': 3, 'result="duplicate"': 1, 'result="conflict"': 1, 'result="foreign_action"': 1,
+        'result="orphan"': 1, 'result="invalid"': 1,
+        'flag="late",kind="outcome"': 1, 'flag="clock_skew",kind="outcome"': 1,
+    }  # fmt: skip
 
 
 def test_a_list_has_a_receipt_for_each(served: Served, fresh: Callable[[], str]) -> None:
