@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from features.contract import STAGES
-from features.matrix import Columns
-from service.decision.model import Catalogue, Decisions
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,40 +44,39 @@ class Day:
 class Books:
     """Adds up one day."""
 
-    def __init__(self, day: int, columns: Columns) -> None:
-        self._day, self._stage_row = day, columns.index["stage"]
+    def __init__(self, day: int) -> None:
+        self._day = day
         self._decisions = self._empty = self._shown = 0
         self._gain = self._gross = 0.0
         self._issues, self._stages, self._segments, self._arms = (_Sums() for _ in range(4))
 
     def add(
         self,
-        decisions: Decisions,
-        terms: Catalogue,
+        arms: Sequence[str],
+        stages: Sequence[str],
         rows: Ints,
-        actions: Ints,
+        issues: Sequence[str],
         gains: Floats,
         values: Floats,
-        segments: NDArray[np.str_],
+        segments: Sequence[str],
     ) -> None:
-        """Add the decisions of one channel at one moment.
+        """Add the n decisions of one channel at one moment, and what they placed.
 
         Args:
-            rows: (n_placed,) customer of each action placed. actions: (n_placed,) positions.
-            gains: (n_placed,) expected gain. values: (n_placed,) of the responses that came. segments: (n_placed,).
+            arms, stages: (n,) of each customer.
+            rows: (n_placed,) customer of each action placed. issues, segments: (n_placed,).
+            gains: (n_placed,) expected gain. values: (n_placed,) of the responses that came.
         """
-        n = len(decisions.chosen)
-        per_customer = np.bincount(rows, gains, minlength=n).astype(np.float64)
+        n = len(arms)
         self._decisions += n
         self._empty += int((np.bincount(rows, minlength=n) == 0).sum())
         self._shown += len(rows)
         self._gain += float(gains.sum())
         self._gross += float(values.sum())
-        self._issues.add([terms.actions[a].issue for a in actions.tolist()], gains)
-        codes = decisions.as_of[self._stage_row, rows]
-        self._stages.add(["unknown" if code != code else STAGES[int(code)] for code in codes.tolist()], gains)
-        self._segments.add(segments.tolist(), gains)
-        self._arms.add(list(decisions.arms), per_customer)
+        self._issues.add(issues, gains)
+        self._stages.add([stages[row] for row in rows.tolist()], gains)
+        self._segments.add(segments, gains)
+        self._arms.add(arms, np.bincount(rows, gains, minlength=n).astype(np.float64))
 
     def closed(self, reached: int, tired: float) -> Day:
         """Return the day's books."""
@@ -94,7 +90,7 @@ class _Sums(defaultdict[str, tuple[int, float]]):
     def __init__(self) -> None:
         super().__init__(lambda: (0, 0.0))
 
-    def add(self, names: list[str], gains: Floats) -> None:
+    def add(self, names: Sequence[str], gains: Floats) -> None:
         for name, gain in zip(names, gains.tolist(), strict=True):
             count, total = self[name]
             self[name] = count + 1, total + gain

@@ -14,23 +14,33 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-class ContactHistory:
-    """Contacts of n households.
+class Tiredness:
+    """How many contacts n households have seen lately.
 
     Attributes:
-        tired: (n,) contacts that were seen, faded with the half-life.
+        contacts: (n,) faded with the half-life, as of the last `fade`.
     """
 
     def __init__(self, n: int, fade_days: float) -> None:
-        self.tired: Floats = np.zeros(n)
+        self.contacts: Floats = np.zeros(n)
         self._fade_days, self._at = fade_days, -np.inf
-        self._past: list[list[tuple[float, str, str, Showing]]] = [[] for _ in range(n)]
 
     def fade(self, now: float) -> None:
-        """Bring the faded sums to `now`, Unix seconds."""
+        """Bring the sums to `now`, Unix seconds."""
         if now > self._at:
-            self.tired *= np.exp2(-(now - self._at) / SECONDS_PER_DAY / self._fade_days)
+            self.contacts *= np.exp2(-(now - self._at) / SECONDS_PER_DAY / self._fade_days)
             self._at = now
+
+    def add(self, households: Ints) -> None:
+        """Count one contact for each household named, as often as it is named."""
+        np.add.at(self.contacts, households, 1.0)
+
+
+class ContactHistory:
+    """Contacts of n households."""
+
+    def __init__(self, n: int) -> None:
+        self._past: list[list[tuple[float, str, str, Showing]]] = [[] for _ in range(n)]
 
     def show(
         self, household: int, touch: Touch, decision_id: str, decisions: Decisions, terms: Catalogue, choice: Choice,
@@ -46,7 +56,6 @@ class ContactHistory:
         past.append((touch.moment, "decision", decision_id, showing))
         if is_seen:
             past.append((touch.moment, "impression", decision_id, showing))
-            self.tired[household] += 1.0
 
     def of(self, households: Ints, now: float) -> Contacts:
         """Return the contacts of some households; forgets what no cap can count any more."""

@@ -124,7 +124,7 @@ class Truth:
 
     def at(self, simulation: Simulation) -> Truth:
         """Look at where a simulation stands."""
-        self._channel, self._tired = simulation.channel, simulation.history.tired
+        self._channel, self._tired = simulation.channel, simulation.tired.contacts
         return self
 
     def score(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from features.contract import UTC_OFFSET_HOURS
 from training.books import Day
 from training.pipeline import CHECKOUT
+
+if TYPE_CHECKING:
+    from training.simulator import Setting
 
 START = "2017-06-05"
 """A Monday with five months of real past behind it, and 210 days of it ahead."""
@@ -39,12 +42,18 @@ def register(app: typer.Typer) -> None:
         out: Annotated[
             Path | None, typer.Option(help="Folder of plots and figures; by default var/simulation.")
         ] = None,
+        url: Annotated[str, typer.Option(help="Drive a running service instead, from the end of the history on.")] = "",
+        api_key: Annotated[str, typer.Option(envvar="NBA_API_KEY", help="Where the service asks for one.")] = "",
     ) -> None:
         """Let policies loose on a world whose truth is known: made-up responses of the real households."""
         from training.simulation_report import table, verdicts, write
 
         chosen, progress = _policies(policy), Console(stderr=True)
-        runs = [simulated(var / "history", catalogue, chosen, days, s, households, progress) for s in _seeds(seeds)]
+        if url:
+            setting = _setting(var / "history", catalogue, _end(var / "history"), days, _seeds(seeds)[0], households)
+            runs = [_over_http(setting, url, var / "clock.json", api_key, progress)]
+        else:
+            runs = [simulated(var / "history", catalogue, chosen, days, s, households, progress) for s in _seeds(seeds)]
         Console(width=max(Console().width, 132)).print(table(runs))
         for line in verdicts(runs):
             typer.echo(line)
@@ -70,26 +79,46 @@ def _policies(text: str) -> list[str]:
     return names
 
 
+def _setting(history: Path, catalogue: Path, start: datetime, days: int, seed: int, households: int | None) -> Setting:
+    from features.matrix import Columns
+    from service.catalogue.loader import load_catalogue
+    from service.decision.engine import compile_catalogue
+    from training.simulator import Setting
+
+    if not (history / "lines.parquet").exists():
+        raise typer.BadParameter(f"{history} has no history; run `nba load` first")
+    return Setting(history, compile_catalogue(load_catalogue(catalogue), Columns()), start, days, seed, households)
+
+
+def _local(day: str) -> datetime:
+    return datetime.fromisoformat(day).replace(tzinfo=timezone(timedelta(hours=UTC_OFFSET_HOURS)))
+
+
+def _end(history: Path) -> datetime:
+    """Return the first local midnight after the last transaction."""
+    from training.backfill import snapshot_moments
+
+    last = snapshot_moments(history)[-1].astimezone(timezone(timedelta(hours=UTC_OFFSET_HOURS)))
+    return last.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
 def simulated(
     history: Path, catalogue: Path, policies: list[str], days: int, seed: int, households: int | None, console: Console
 ) -> dict[str, list[Day]]:
     """Run each policy in the same setting and return its days."""
-    from features.matrix import Columns
-    from service.catalogue.loader import load_catalogue
-    from service.decision.engine import compile_catalogue
     from training.policies import make_policy
-    from training.simulator import Setting, Simulation
+    from training.simulator import Simulation
 
-    if not (history / "lines.parquet").exists():
-        raise typer.BadParameter(f"{history} has no history; run `nba load` first")
-    start = datetime.fromisoformat(START).replace(tzinfo=timezone(timedelta(hours=UTC_OFFSET_HOURS)))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    runs: dict[str, list[Day]] = {}
+    with _progress(console) as progress:
         task = progress.add_task("Reading the real past", total=None)
-        base = compile_catalogue(load_catalogue(catalogue), Columns())
-        setting = Setting(history, base, start, days, seed, households)
+        setting = _setting(history, catalogue, _local(START), days, seed, households)
         progress.remove_task(task)
-        runs: dict[str, list[Day]] = {}
         for name in policies:
             task = progress.add_task(name, total=days)
             runs[name] = []
@@ -97,3 +126,18 @@ def simulated(
                 runs[name].append(day)
                 progress.advance(task)
     return runs
+
+
+def _over_http(setting: Setting, url: str, clock: Path, api_key: str, console: Console) -> dict[str, list[Day]]:
+    from training.simulate_http import HttpSimulation, ServiceRefused
+
+    run: list[Day] = []
+    with _progress(console) as progress:
+        task = progress.add_task(f"the service at {url}", total=setting.days)
+        try:
+            for day in HttpSimulation(setting, url, clock, api_key).run():
+                run.append(day)
+                progress.advance(task)
+        except ServiceRefused as error:
+            raise typer.BadParameter(str(error)) from error
+    return {"service": run}

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.contract import LAYOUT
+from features.contract import LAYOUT, STAGES
 from features.layout import SECONDS_PER_DAY
 from features.matrix import ModelInput
 from service.catalogue.time_zones import local_times
@@ -23,7 +23,7 @@ from service.decision.engine import CompiledCatalogue, decide
 from service.decision.model import CustomerBatch, Decisions, Evidence, Request, Scorer, Stage
 from service.decision.record import random_key
 from training.books import Books, Day
-from training.contact_history import ContactHistory
+from training.contact_history import ContactHistory, Tiredness
 from training.learner import Rows, context, recent_contacts
 from training.past import Past
 from training.traffic import Touch, Traffic
@@ -103,10 +103,28 @@ class Setting:
         """Return the columns of all households at the start, (n_columns + 1, n)."""
         return self.columns.as_of(self._facts[0], self.start)
 
+    def stages(self, as_of: Floats) -> list[str]:
+        """Name the journey stage of each customer of as-of columns."""
+        codes = as_of[self.columns.index["stage"]].tolist()
+        return ["unknown" if code != code else STAGES[int(code)] for code in codes]
+
+    def facts(self, day: int) -> Floats:
+        """Return the facts of all households as of the Monday before a day, (layout.width, n)."""
+        return self._facts[day // 7]
+
+    def luck(self, touch: Touch, kind: int) -> Floats:
+        """(n_reached, n_actions) uniforms, the same for every policy."""
+        seed = (self.seed, 2 + kind, touch.day, self.channels.index(touch.channel))
+        return np.random.default_rng(seed).random((len(touch.households), len(self.base.catalogue.actions)))
+
+    def has_consent(self, channel: str, household: int) -> bool:
+        """Say whether a household consents to marketing on a channel."""
+        return bool(self._consents[self.channels.index(channel), household])
+
     def batch(self, touch: Touch, history: ContactHistory) -> CustomerBatch:
         """Gather what a decision for the reached households reads."""
         reached = touch.households
-        facts = np.ascontiguousarray(self._facts[touch.day // 7][:, reached])
+        facts = np.ascontiguousarray(self.facts(touch.day)[:, reached])
         code = self.channels.index(touch.channel)
         times = np.full((len(LAYOUT.views), len(reached)), touch.moment)
         return CustomerBatch(
@@ -131,7 +149,8 @@ class Simulation:
 
     def __init__(self, setting: Setting, policy: Policy) -> None:
         self.setting, self.policy = setting, policy
-        self.history = ContactHistory(len(setting.customer_ids), setting.world.parameters.fatigue_days)
+        self.history = ContactHistory(len(setting.customer_ids))
+        self.tired = Tiredness(len(setting.customer_ids), setting.world.parameters.fatigue_days)
         self.log: list[Rows] = []
         self.channel, self.now = "", setting.start
         self.recent: Floats = np.empty((0, 2))
@@ -146,11 +165,11 @@ class Simulation:
         for day in range(self.setting.days):
             if day and day % LEARNS_EVERY_DAYS == 0:
                 self.policy.learn(self)
-            books = Books(day, self.setting.columns)
+            books = Books(day)
             for touch in self.setting.traffic.of_day(day):
                 self._meet(touch, books)
             month = self.now - 30 * SECONDS_PER_DAY
-            yield books.closed(self.history.reached(month), float(self.history.tired.mean()))
+            yield books.closed(self.history.reached(month), float(self.tired.contacts.mean()))
 
     def _meet(self, touch: Touch, books: Books) -> None:
         """Decide for all who are reached, and let them respond."""
@@ -158,7 +177,7 @@ class Simulation:
         faded = 2.0 ** -((touch.moment - self.now) / SECONDS_PER_DAY / catalogue.catalogue.exploration.half_life_days)
         self.evidence = Evidence(self.evidence.positives * faded, self.evidence.expected * faded)
         self.channel, self.now = touch.channel, touch.moment
-        self.history.fade(touch.moment)
+        self.tired.fade(touch.moment)
         batch = self.setting.batch(touch, self.history)
         self.recent = recent_contacts(batch.contacts, len(touch.households), touch.moment)
         ids = [f"{touch.day}-{touch.channel}-{customer}" for customer in batch.customer_ids]
@@ -168,12 +187,6 @@ class Simulation:
         decisions = decide(batch, request, catalogue, scorer, touch.moment, keys, evidence=self.evidence)
         self._respond(touch, decisions, catalogue, ids, books)
         self._keep_controls(touch, decisions, catalogue)
-
-    def _luck(self, touch: Touch, kind: int) -> Floats:
-        """(n_reached, n_actions) uniforms, the same for every policy."""
-        seed = (self.setting.seed, 2 + kind, touch.day, self.setting.channels.index(touch.channel))
-        k = len(self.setting.base.catalogue.actions)
-        return np.random.default_rng(seed).random((len(touch.households), k))
 
     def _respond(
         self, touch: Touch, decisions: Decisions, catalogue: CompiledCatalogue, ids: list[str], books: Books
@@ -185,10 +198,10 @@ class Simulation:
         actions, households = decisions.actions[candidates], touch.households[rows]
         pairs = Pairs(decisions.as_of, rows, actions)
         without, shown = self.setting.world.probabilities(
-            pairs, households, touch.channel, touch.moment, self.history.tired[households]
+            pairs, households, touch.channel, touch.moment, self.tired.contacts[households]
         )
-        is_seen = self._luck(touch, 0)[rows, actions] < SEEN[touch.channel]
-        is_positive = self._luck(touch, 1)[rows, actions] < np.where(is_seen, shown, without)
+        is_seen = self.setting.luck(touch, 0)[rows, actions] < SEEN[touch.channel]
+        is_positive = self.setting.luck(touch, 1)[rows, actions] < np.where(is_seen, shown, without)
         values = np.array([action.value for action in terms.actions])[actions]
         treatments = decisions.candidates[candidates]
         costs = np.array(
@@ -196,7 +209,13 @@ class Simulation:
         )
         gains = SEEN[touch.channel] * (shown - without) * values - costs
         books.add(
-            decisions, terms, rows, actions, gains, is_positive * values, self.setting.world.segments(without, shown)
+            decisions.arms,
+            self.setting.stages(decisions.as_of),
+            rows,
+            [terms.actions[a].issue for a in actions.tolist()],
+            gains,
+            is_positive * values,
+            self.setting.world.segments(without, shown).tolist(),
         )
         chances = np.array([choice.selection_probability for _, choice in placed]) * decisions.arm_probabilities[rows]
         self._write(pairs, households, touch, is_positive, is_seen, chances)
@@ -206,6 +225,7 @@ class Simulation:
             self.evidence.positives + np.bincount(actions[is_seen], is_positive[is_seen], minlength=k),
             self.evidence.expected + np.bincount(actions[is_seen], propensities[is_seen], minlength=k),
         )
+        self.tired.add(households[is_seen])
         for (i, choice), seen in zip(placed, is_seen.tolist(), strict=True):
             self.history.show(int(touch.households[i]), touch, ids[i], decisions, terms, choice, is_seen=seen)
 
@@ -213,16 +233,16 @@ class Simulation:
         """Write down how held-out households respond to what they were not shown."""
         held = np.array([arm == "holdout" for arm in decisions.arms])
         is_open = np.isin(decisions.stages, (Stage.HELD_OUT, Stage.NOT_SELECTED)) & held[:, None]
-        is_kept = (decisions.stages == Stage.HELD_OUT) | (self._luck(touch, 2)[:, decisions.actions] < CONTROLS)
+        is_kept = (decisions.stages == Stage.HELD_OUT) | (self.setting.luck(touch, 2)[:, decisions.actions] < CONTROLS)
         rows, candidates = np.nonzero(is_open & is_kept)
         if not len(rows):
             return
         actions, households = decisions.actions[candidates], touch.households[rows]
         pairs = Pairs(decisions.as_of, rows, actions)
         without, _ = self.setting.world.probabilities(
-            pairs, households, touch.channel, touch.moment, self.history.tired[households]
+            pairs, households, touch.channel, touch.moment, self.tired.contacts[households]
         )
-        is_positive = self._luck(touch, 1)[rows, actions] < without
+        is_positive = self.setting.luck(touch, 1)[rows, actions] < without
         self._write(pairs, households, touch, is_positive, None, decisions.arm_probabilities[rows])
 
     def _write(
