@@ -1,7 +1,8 @@
 """Puts the state of one partition back into an emptied store: contacts, evidence, consents, zones and known ids.
 
 Decisions are written as `record.lua` leaves them; outcomes then run through `outcome.lua` itself, so evidence and
-contacts move by the one rule there is. Doing it twice changes nothing. Knows keys and rows of the lake's tables, not the lake.
+contacts move by the one rule there is. Doing it twice changes nothing. Knows keys and rows of the lake's tables, not
+how the lake is laid out.
 """
 
 from __future__ import annotations

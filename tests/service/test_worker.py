@@ -227,7 +227,7 @@ def test_decisions_outcomes_and_consents_reach_the_lake(on: Scenario) -> None:
 
 
 def test_outcomes_that_came_before_their_decision_count_once_it_is_there(on: Scenario) -> None:
-    """Parked outcomes become contacts and evidence when the worker meets their decision, once, foreign actions never."""
+    """Parked outcomes become contacts and evidence when the worker meets their decision, once; foreign ones never."""
 
     async def scenario(world: World) -> None:
         row, worker = decision_row("a", NOW), world.worker()
