@@ -1,7 +1,7 @@
 """Time of the decision core without scoring: `python -m benchmarks.core`. Prints medians; judges nothing.
 
 One customer x about 50 candidates, one customer x 5,000 candidates with 2,500 rules, and 10,000 customers x about 50 in
-chunks of 512. The facts-to-columns step (`as_of`) is part of a decision and also shown on its own.
+chunks of 128. The facts-to-columns step (`as_of`) is part of a decision and also shown on its own.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from numpy.typing import NDArray
 
 from features.layout import SECONDS_PER_DAY, Kind
 from features.matrix import Columns
+from service.adapters.journal_entries import encode_decision
 from service.catalogue.loader import load_catalogue
 from service.catalogue.rules import parse_rule
 from service.decision.contact_policy import CapTable
 from service.decision.engine import CompiledCatalogue, compile_catalogue, decide
+from service.decision.log_row import write_row
 from service.decision.model import (
     Catalogue,
     Contacts,
     CustomerBatch,
+    Decisions,
+    Evidence,
     Exploration,
     LocalTimes,
     Request,
@@ -37,7 +41,12 @@ from service.decision.model import (
 )
 
 NOW = 1_514_592_000.0
-CHUNK = 512
+CHUNK = 128
+STRATEGIES = (
+    ("none", 0.0, 0.0), ("epsilon_greedy", 0.05, 0.0), ("softmax", 0.1, 0.0), ("thompson", 0.0, 1.0),
+    ("thompson", 0.0, 100.0),
+)  # fmt: skip
+"""Strategy, its parameter, and how many positives stand behind each propensity."""
 CATALOGUE = Path(__file__).parents[1] / "service" / "catalogue.yaml"
 
 
@@ -132,6 +141,13 @@ def chunked(batch: CustomerBatch, catalogue: CompiledCatalogue, keys: NDArray[np
         decide(chunk, Request("app"), catalogue, None, NOW, keys[part])
 
 
+def logged(decisions: Decisions, batch: CustomerBatch, catalogue: CompiledCatalogue) -> bytes:
+    """Return the journal's entry of the first customer's decision."""
+    versions = {"model_version": "m", "features_version": "f", "bundle_digest": "d" * 32}
+    row = write_row("0" * 35, batch, decisions, catalogue, 0, **versions, degraded_reasons=(), reselected=False)
+    return encode_decision(row)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,18 +162,24 @@ def main() -> None:
     took = median_us(lambda: caps.room(told, "app", NOW, LocalTimes.utc(NOW, 1)), repeats)
     what = f"room from {len(told.times)} contacts, {len(caps.policies)} policies"
     print(f"{what:44} {took:10.0f} us")
-    for strategy, parameter in (("none", 0.0), ("epsilon_greedy", 0.05), ("softmax", 0.1)):
+    for strategy, parameter, positives in STRATEGIES:
         explored = replace(widened(shipped, columns, 1), exploration=Exploration(strategy, parameter))
         fifty = compile_catalogue(explored, columns)
-        n = len(fifty.plans["app"].candidates)
-        took = median_us(partial(decide, one, Request("app"), fifty, None, NOW, keys[:1]), repeats)
-        print(f"{f'one customer x {n} candidates, {strategy}':44} {took:10.0f} us")
+        n, n_actions = len(fifty.plans["app"].candidates), len(explored.actions)
+        known = Evidence(np.full(n_actions, positives), np.full(n_actions, positives))
+        took = median_us(partial(decide, one, Request("app"), fifty, None, NOW, keys[:1], evidence=known), repeats)
+        name = f"{strategy}, {positives:.0f} positives" if positives else strategy
+        print(f"{f'one customer x {n} candidates, {name}':44} {took:10.0f} us")
+    took = median_us(partial(logged, decide(one, Request("app"), fifty, None, NOW, keys[:1]), one, fifty), repeats)
+    print(f"{'its log record, as bytes':44} {took:10.0f} us")
     wide = compile_catalogue(widened(shipped, columns, 192), columns)
     n, rules = len(wide.plans["app"].candidates), len(wide.catalogue.rules)
     took = median_us(lambda: decide(one, Request("app"), wide, None, NOW, keys[:1]), max(20, repeats // 20))
     print(f"{f'one customer x {n} candidates, {rules} rules':44} {took:10.0f} us")
-    took = median_us(lambda: chunked(many, fifty, keys), max(3, repeats // 300))
-    print(f"{'10,000 customers, softmax, a customer':44} {took / 10_000:10.1f} us")
+    for name in ("softmax", "thompson"):
+        fifty = compile_catalogue(replace(explored, exploration=Exploration(name, 0.1, prior_positives=100.0)), columns)
+        took = median_us(partial(chunked, many, fifty, keys), max(3, repeats // 300))
+        print(f"{f'10,000 customers, {name}, a customer':44} {took / 10_000:10.1f} us")
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ class ActionReader:
         for action_id, inner in self.document.identified(place):
             own = self.document.fields(inner, ("name", "issue"), ACTION_FIELDS)
             issue = self.document.text(own.get("issue"), "", tuple(issues))
-            if issue:
+            if issue in issues:
                 names = self._names(own.get("name"))
                 actions.append(self._action(action_id, issue, names, {**issues[issue].fields, **own}, inner))
                 treatments += self._treatments(actions[-1], names, issues[issue], own, inner)

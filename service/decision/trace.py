@@ -11,8 +11,9 @@ from features.words import views_of
 from service.decision.arbitration import factors_on
 from service.decision.compiled import CompiledCatalogue
 from service.decision.contact_scope import Policy
+from service.decision.experiment import NO_LEVERS
 from service.decision.expression import CHANNEL, KNOWN, PERSONA, columns_read
-from service.decision.model import Cap, Decisions, Floats, QuietHours, Rule, Stage
+from service.decision.model import Action, Cap, Decisions, Floats, QuietHours, Rule, Stage
 
 ENGAGEMENT = (Stage.ELIGIBILITY, Stage.APPLICABILITY, Stage.SUITABILITY)
 WORDS = {
@@ -155,17 +156,27 @@ def factors(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidat
     treatment = terms.treatments[decisions.candidates[candidate]]
     action = terms.actions[decisions.actions[candidate]]
     weight = terms.context_weights.get((treatment.channel, action.issue), 1.0)
+    is_levered = decisions.arms[i] != NO_LEVERS
     values = {
         "context_weight": weight,
         "value": action.value,
-        "lever": action.lever,
+        **({"lever": action.lever, "stage": _stage_weight(decisions, catalogue, i, action)} if is_levered else {}),
         "cost": action.cost + treatment.cost,
     }
+    uplift = float(decisions.uplifts[i, candidate]) if decisions.uplifts.size else math.nan
     return {
         "propensity": float(decisions.propensities[i, candidate]),
+        **({} if math.isnan(uplift) else {"uplift": uplift}),
         **{name: value for name, value in values.items() if factors_on(terms, action.issue, name)},
         "priority": float(decisions.priorities[i, candidate]),
     }
+
+
+def _stage_weight(decisions: Decisions, catalogue: CompiledCatalogue, i: int, action: Action) -> float:
+    """Return the weight of the customer's journey stage for the action's issue."""
+    code = float(decisions.as_of[catalogue.columns.index["stage"], i])
+    stage = "" if math.isnan(code) else catalogue.columns.vocabulary("stage")[int(code)]
+    return catalogue.catalogue.stage_weights.get((action.issue, stage), 1.0)
 
 
 def reasons(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int) -> list[str]:

@@ -50,7 +50,8 @@ EXPLORING = STRATEGIES[1:]
 
 
 def compiled(catalogue: Catalogue, **changes: Any) -> CompiledCatalogue:
-    return compile_catalogue(replace(catalogue, **{"experiment": EVERYONE, **changes}), COLUMNS)
+    plain = {"experiment": EVERYONE, "quotas": (), "stage_weights": {}}
+    return compile_catalogue(replace(catalogue, **{**plain, **changes}), COLUMNS)
 
 
 def run(catalogue: CompiledCatalogue, batch: CustomerBatch, request: Request, **more: Any) -> Decisions:
@@ -161,7 +162,8 @@ def test_reach_grows_with_positives() -> None:
 
 def test_ramps_of_two_actions_reach_different_customers() -> None:
     """Which customers see a new action first is drawn anew for each action."""
-    catalogue = compiled(SHIPPED, exploration=Exploration("thompson", ramp=Ramp(0.3, 200.0)), rules=(), caps=())
+    changes = {"actions": tuple(replace(a, is_ramped=True) for a in SHIPPED.actions), "rules": (), "caps": ()}
+    catalogue = compiled(SHIPPED, exploration=Exploration("thompson", ramp=Ramp(0.3, 200.0)), **changes)
     decisions = decide(many(800), Request("app"), catalogue, None, NOW, keys_for(800))
     is_out = decisions.stages == Stage.OUT_OF_REACH
     shares = 1 - is_out.mean(axis=0)
@@ -172,14 +174,14 @@ def test_ramps_of_two_actions_reach_different_customers() -> None:
 
 def test_a_ramp_holds_on_its_channels_and_spares_who_is_exempt() -> None:
     """Outside its channels, and for exempt or mandatory actions, there is no ramp."""
-    ramp = Exploration("none", ramp=Ramp(0.0, 200.0, channels=("email",)))
+    ramp = Exploration("none", ramp=Ramp(0.0, 200.0, channels=("app",)))
     actions = tuple(replace(a, is_ramped=a.is_marketing) for a in SHIPPED.actions)
     catalogue = compiled(SHIPPED, exploration=ramp, actions=actions, rules=(), caps=())
     for channel in ("app", "email"):
         decisions = decide(many(20), Request(channel), catalogue, None, NOW, keys_for(20))
         is_marketing = np.array([SHIPPED.actions[a].is_marketing for a in decisions.actions])
         is_out = (decisions.stages == Stage.OUT_OF_REACH).all(axis=0)
-        assert (is_out == (is_marketing & (channel == "email"))).all()
+        assert (is_out == (is_marketing & (channel == "app"))).all()
 
 
 def test_hold_out_of_an_issue() -> None:

@@ -13,7 +13,7 @@ from scipy.special import betainc
 from service.decision.thompson import Posterior, winning_probabilities
 
 Floats = NDArray[np.float64]
-CANDIDATES = 7
+CANDIDATES = 19
 chances = arrays(np.float64, (3, CANDIDATES), elements=st.floats(1e-6, 0.9))
 values = arrays(np.float64, (3, CANDIDATES), elements=st.floats(-1, 30))
 strengths = arrays(np.float64, (3, CANDIDATES), elements=st.floats(0.1, 1e6))

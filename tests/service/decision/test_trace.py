@@ -70,7 +70,8 @@ def test_factors_multiply_to_the_priority(shipped: CompiledCatalogue) -> None:
     assert len(entries) > 100
     for entry in entries:
         f = entry["factors"]
-        assert math.isclose(f["propensity"] * f["context_weight"] * f["value"] * f["lever"] - f["cost"], f["priority"])
+        worth = f["context_weight"] * f["value"] * f["lever"] * f["stage"]
+        assert math.isclose(f["propensity"] * worth - f["cost"], f["priority"])
 
 
 def test_a_rule_shows_what_it_read(small: CompiledCatalogue) -> None:
