@@ -32,7 +32,8 @@ class Contestant:
 
 
 NOOP, STOCK, SERVICES, EXPERT, OURS, OURS_ALWAYS = "noop", "stock", "services", "expert", "ours", "ours_always"
-FULL = (NOOP, STOCK, SERVICES, EXPERT, OURS, OURS_ALWAYS, "ours_shipped")
+SHIPPED, INTERPRETED = "ours_shipped", "ours_interpreted"
+FULL = (NOOP, STOCK, SERVICES, EXPERT, OURS, OURS_ALWAYS, SHIPPED, INTERPRETED)
 BARE = ("stock_bare", "expert_bare", "ours_bare")
 REDIS_TITLES = {"redis_ping": "bare Redis: PING", "redis_hgetall": "bare Redis: HGETALL of a customer's facts"}
 STOCK_TITLE = "A: FastAPI def + Feast SDK to_df + mlflow.pyfunc + pandas"
@@ -53,16 +54,23 @@ def contestants(world: World) -> list[Contestant]:
         "PEER_MODEL": str(world.model), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true",
     }  # fmt: skip
     bare, ours_bare = {**env, "PEER_CATALOGUE": str(world.bare_catalogue)}, {"NBA_CATALOGUE": str(world.bare_catalogue)}
+    fast = {**PATIENT, "NBA_NATIVE_TREES": "true"}
+    shipped = {"NBA_NATIVE_TREES": "true"}
     noop = {"PEER_ANSWER_BYTES": str(world.answer_bytes)}
     return [
         Contestant(NOOP, "no-op: FastAPI route, body of the same size", peer("noop"), noop),
         Contestant(STOCK, STOCK_TITLE, peer("stock"), env),
         Contestant(SERVICES, "B: feast serve + mlflow models serve + gateway", services, env, rounds=1),
         Contestant(EXPERT, EXPERT_TITLE, peer("expert"), env),
-        Contestant(OURS, "nba serve, AOF everysec", ours, PATIENT, is_ours=True),
-        Contestant(OURS_ALWAYS, "nba serve, AOF always", ours, PATIENT, "always", is_ours=True),
-        Contestant("ours_shipped", "nba serve, AOF always, deadlines as shipped", ours, {}, "always", True, rounds=1),
+        Contestant(OURS, "nba serve, AOF everysec", ours, fast, is_ours=True),
+        Contestant(OURS_ALWAYS, "nba serve, AOF always", ours, fast, "always", is_ours=True),
+        Contestant(
+            "ours_shipped", "nba serve, AOF always, deadlines as shipped", ours, shipped, "always", True, rounds=1
+        ),
+        Contestant(
+            "ours_interpreted", "nba serve, AOF everysec, trees not compiled", ours, PATIENT, is_ours=True, rounds=1
+        ),
         Contestant("stock_bare", STOCK_TITLE, peer("stock"), bare, is_bare=True, rounds=1),
         Contestant("expert_bare", EXPERT_TITLE, peer("expert"), bare, is_bare=True, rounds=1),
-        Contestant("ours_bare", "nba serve", ours, {**PATIENT, **ours_bare}, is_ours=True, is_bare=True, rounds=1),
+        Contestant("ours_bare", "nba serve", ours, {**fast, **ours_bare}, is_ours=True, is_bare=True, rounds=1),
     ]

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import redis
 
-from service.adapters.journal_entries import decode_decision
-from service.decision.log_columns import to_columns
+from service.adapters.lake_tables import SCHEMAS, row_of
 
 SAMPLE = 400
 
@@ -32,9 +31,9 @@ def decision_bytes(server: redis.Redis) -> dict[str, float]:
     ]
     if not payloads:
         return {}
-    rows = [{**to_columns(decode_decision(payload))} for payload in payloads]
+    rows = [row_of("0-1", "decision", payload)[1] for payload in payloads]
     file = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMAS["decisions"]), file, compression="zstd")
     return {
         "journal_bytes": float(np.mean([len(payload) for payload in payloads])),
         "lake_bytes": file.tell() / len(rows),

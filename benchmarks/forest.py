@@ -7,6 +7,7 @@ columns as a real model's do.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import lightgbm
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from features.matrix import ActionTable, Columns, ModelInput
 from service.adapters.bundle_dir import current_digest, set_current, write_bundle
+from service.adapters.native_trees import LIBRARY, compile_trees
 from service.adapters.scoring import Golden
 from service.decision.calibration import Calibrator
 from service.decision.record import BUNDLE_FILES
@@ -63,6 +65,9 @@ def plant(booster: lightgbm.Booster, rows: Floats, models: Path, version: str) -
     files["model.txt"] = booster.model_to_string().encode()
     files["golden.json"] = json.dumps(golden.document()).encode()
     digest = write_bundle(models, files, version, "benchmarks.forest")
+    if (before / LIBRARY).exists():  # of the same trees
+        shutil.copy2(before / LIBRARY, models / digest / LIBRARY)
+    compile_trees(models / digest / "model.txt")
     set_current(models, digest)
     return digest
 

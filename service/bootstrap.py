@@ -260,7 +260,7 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             keeping = asyncio.create_task(keep_running(server, features_url, stop, move))
             stack.push_async_callback(_stop, keeping, stop)
         shelf = CatalogueShelf(settings.var / "catalogues")
-        reloader = Reloader(settings.catalogue, BundleDir(settings.var / "models"), shelf)
+        reloader = Reloader(settings.catalogue, BundleDir(settings.var / "models", native=settings.native_trees), shelf)
         await asyncio.to_thread(reloader.look)
         evidence = EvidenceReader(state_link, clock)
         online = Online(

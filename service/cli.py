@@ -186,10 +186,10 @@ def agent(
     set_up_logs(settings.log_level, trusts_all=True)
     models, registry = settings.var / "models", os.environ["NBA_FEAST_REGISTRY"]
     if not once:
-        follow(models, settings.mlflow_uri, registry)
+        follow(models, settings.mlflow_uri, registry, native=settings.native_trees)
         return
     with console.status("Checking the champion and making its bundle"):
-        digest = sync_once(models, settings.mlflow_uri, registry)
+        digest = sync_once(models, settings.mlflow_uri, registry, native=settings.native_trees)
     if digest is None:
         raise Stop("no bundle was made: MLflow has no champion, or it was refused (var/models/refused.json says why)")
     console.print(f"nba: bundle {digest[:12]} is current")

@@ -33,6 +33,7 @@ from service.adapters.bundle_dir import (
 )
 from service.adapters.feast_plan import resolve_plan
 from service.adapters.model_check import check_in_child
+from service.adapters.native_trees import compile_trees
 from service.decision.record import EFFECT_FILES, FILES_TAG, files_digest
 from service.ports import BundleRefused
 
@@ -68,7 +69,9 @@ class NoArtifact(ValueError):
     """A version does not have a file."""
 
 
-def sync_once(models: Path, mlflow_uri: str, feast_registry: str, feature_repo: Path = FEATURE_REPO) -> str | None:
+def sync_once(
+    models: Path, mlflow_uri: str, feast_registry: str, feature_repo: Path = FEATURE_REPO, *, native: bool = False
+) -> str | None:
     """Bring the bundle in use up to the champion.
 
     Args:
@@ -76,6 +79,7 @@ def sync_once(models: Path, mlflow_uri: str, feast_registry: str, feature_repo: 
         mlflow_uri: Of tracking and registry.
         feast_registry: SQLAlchemy URL of Feast's registry, e.g. `sqlite:///var/registry.db`.
         feature_repo: Folder of feature_store.yaml.
+        native: Compile the model's trees, too.
 
     Returns:
         The digest of the bundle in use now; None where there is none yet.
@@ -93,6 +97,8 @@ def sync_once(models: Path, mlflow_uri: str, feast_registry: str, feature_repo: 
     refused = _read_refused(models)
     mark = f"{name} {source} {features_version()}"
     if mark in refused or (current is not None and _is_made_from(models / current, name, source)):
+        if native:
+            compile_trees(models / current / "model.txt")
         return current
     try:
         files = _fetch_checked(mlflow_uri, version, digest_of_files)
@@ -103,6 +109,8 @@ def sync_once(models: Path, mlflow_uri: str, feast_registry: str, feature_repo: 
     check_plan(read_plan(plan))
     files["plan.json"] = json.dumps(plan, indent=1, sort_keys=True).encode()
     digest = write_bundle(models, files, name, source)
+    if native:
+        compile_trees(models / digest / "model.txt")
     set_current(models, digest)
     logger.info("bundle %s made from %s", digest, name)
     return digest
@@ -116,13 +124,14 @@ def follow(
     every_seconds: float = 5.0,
     stop: threading.Event | None = None,
     feature_repo: Path = FEATURE_REPO,
+    native: bool = False,
 ) -> None:
     """Call `sync_once` until `stop` is set; what fails is logged and tried again, ever more slowly."""
     stop = stop or threading.Event()
     wait = every_seconds
     while not stop.is_set():
         try:
-            sync_once(models, mlflow_uri, feast_registry, feature_repo)
+            sync_once(models, mlflow_uri, feast_registry, feature_repo, native=native)
             wait = every_seconds
             prune_bundles(models, keep=KEPT_BUNDLES, younger_seconds=KEPT_SECONDS, now=time.time())
         except BundleRefused as error:

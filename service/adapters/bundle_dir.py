@@ -160,10 +160,14 @@ def check_contract(document: Mapping[str, Any]) -> None:
 
 
 class BundleDir:
-    """Implements `service.ports.BundleSource` over a folder of bundles."""
+    """Implements `service.ports.BundleSource` over a folder of bundles.
 
-    def __init__(self, models: Path) -> None:
-        self._models = models
+    Args:
+        native: Score with the compiled trees of a bundle, where it has them.
+    """
+
+    def __init__(self, models: Path, *, native: bool = False) -> None:
+        self._models, self._native = models, native
 
     def current(self) -> str | None:
         """Return the digest that should be served now, or None where there never was one."""
@@ -208,7 +212,7 @@ class BundleDir:
         calibrator = Calibrator.from_document(documents["calibrator.json"])
         golden = Golden.from_document(documents["golden.json"])
         columns = Columns()
-        predict = open_predictor(folder / "model.txt", golden)
+        predict = open_predictor(folder / "model.txt", golden, native=self._native)
         _check_golden(predict(golden.rows), golden, calibrator)
         version = f"{manifest['model_version']}@{digest[:12]}"
         make_scorer = partial(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from service.adapters.native_trees import LIBRARY, is_trusted
 from service.decision.bundle_scorer import Predict
 from service.decision.model import Floats
 
@@ -58,22 +59,52 @@ def open_booster(model: Path) -> Predict:
     return predict
 
 
-def open_lignum(model: Path) -> Predict | None:
-    """Return lignum's predictor, or None where the package is not installed."""
+def open_lignum(model: Path, library: Path | None = None) -> Predict | None:
+    """Return lignum's predictor, or None where the package is not installed.
+
+    Args:
+        library: The model's trees as native code, trusted.
+    """
     try:
         import lignum
     except ImportError:
         return None
-    predict: Predict = partial(lignum.load(str(model), format="lightgbm").predict, raw_score=True, n_jobs=1)
+    compiled = None if library is None else str(library)
+    loaded = lignum.load(str(model), format="lightgbm", compiled=compiled)
+    predict: Predict = partial(loaded.predict, raw_score=True, n_jobs=1)
     return predict
 
 
-def open_predictor(model: Path, golden: Golden) -> Predict:
+def open_native(model: Path, golden: Golden) -> Predict | None:
+    """Return the predictor of the model's compiled trees, where they are there, trusted and right to the bit."""
+    library = model.parent / LIBRARY
+    if not is_trusted(library):
+        if library.exists():
+            logger.warning("compiled trees are not used: others than this user may write %s or its folder", LIBRARY)
+        return None
+    try:
+        native = open_lignum(model, library)
+    except RuntimeError as error:  # of another model, or of another version of lignum
+        logger.warning("compiled trees are not used: %s", type(error).__name__)
+        return None
+    if native is not None and np.array_equal(native(golden.rows), golden.raw):
+        return native
+    logger.warning("compiled trees are not used: their scores differ from the golden ones")
+    return None
+
+
+def open_predictor(model: Path, golden: Golden, *, native: bool = False) -> Predict:
     """Return the fastest predictor that gives the golden raw scores to the bit.
+
+    Args:
+        native: Also look for compiled trees beside the model: native code, which runs with the rights of this process.
 
     Raises:
         ValueError: where even Booster's scores differ by more than 1e-9.
     """
+    compiled = open_native(model, golden) if native else None
+    if compiled is not None:
+        return compiled
     fast = open_lignum(model)
     if fast is not None:
         if np.array_equal(fast(golden.rows), golden.raw):
