@@ -97,7 +97,7 @@ def sync_once(
     refused = _read_refused(models)
     mark = f"{name} {source} {features_version()}"
     if mark in refused or (current is not None and _is_made_from(models / current, name, source)):
-        if native:
+        if native and current is not None:
             compile_trees(models / current / "model.txt")
         return current
     try:
