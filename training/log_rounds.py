@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.decision.experiment import NBA
 from training.judged_log import NOTHING, Earned, JudgedLog, Slot
-from training.off_policy import Rounds
+from training.off_policy import MOST_OFF_SUPPORT, Rounds
 from training.reward_model import Pairs, cross_fit, direct
 
 Floats = NDArray[np.float64]
@@ -59,7 +59,10 @@ def prepare(log: JudgedLog, earned: Earned, issue_of: Mapping[str, str], *, firs
     ]
     owners = _codes([log.decisions[d].customer_id for d, _, _ in slots])
     worth = np.array([earned.get((log.decisions[d].decision_id, s.placed), 0.0) or 0.0 for d, _, s in slots])
-    is_nba = np.array([log.decisions[d].arm == NBA for d, _, _ in slots], dtype=np.bool_)
+    arms = np.array([log.decisions[d].arm for d, _, _ in slots], dtype=np.str_)
+    is_nba = arms == NBA
+    off_support = np.array([s.off_support for _, _, s in slots])
+    usable, without_chance = _arms_with_chance(arms, off_support)
     rounds = Rounds(
         owners,
         np.array([d for d, _, _ in slots], dtype=np.int64),
@@ -67,9 +70,10 @@ def prepare(log: JudgedLog, earned: Earned, issue_of: Mapping[str, str], *, firs
         worth,
         np.array([s.logging for _, _, s in slots]),
         np.clip(np.array([s.target for _, _, s in slots]), 0.0, 1.0),
-        off_support=np.array([s.off_support for _, _, s in slots]),
+        off_support=off_support,
         reference=is_nba if is_nba.any() else None,
-        excluded=log.excluded,
+        usable=usable,
+        excluded={**log.excluded, **_counted(log, without_chance)},
     )
     pairs, treatments, inputs = _pairs([slot for _, _, slot in slots], rounds.slots, issue_of)
     q = cross_fit(lambda numbers: inputs[numbers], pairs, worth, groups=owners) if len(slots) else np.empty(0)
@@ -81,6 +85,25 @@ def prepare(log: JudgedLog, earned: Earned, issue_of: Mapping[str, str], *, firs
         np.array([issue_of.get(treatment, "") for treatment in treatments], dtype=np.str_),
         q,
     )
+
+
+def _arms_with_chance(arms: NDArray[np.str_], off_support: Floats) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return (n,) the rounds of arms that could have done what the new policy would, and the arms that could not.
+
+    Arms are drawn by chance and by customer, so an arm that chose too narrowly can be left out without harm; where
+    all did, all stay, and the estimates say why they are refused.
+    """
+    narrow = [str(arm) for arm in np.unique(arms) if off_support[arms == arm].mean() > MOST_OFF_SUPPORT]
+    if len(narrow) == len(np.unique(arms)):
+        narrow = []
+    return ~np.isin(arms, narrow), narrow
+
+
+def _counted(log: JudgedLog, narrow: Sequence[str]) -> dict[str, int]:
+    return {
+        f"in arm {arm}, which could not do what the new policy would": sum(d.arm == arm for d in log.decisions)
+        for arm in narrow
+    }
 
 
 def _pairs(slots: Sequence[Slot], orders: Ints, issue_of: Mapping[str, str]) -> tuple[Pairs, list[str], Floats]:

@@ -22,7 +22,7 @@ No weight is clipped unless asked: clipping trades an unknown bias for variance.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from training.bootstrap import RESAMPLES, SEED, Interval, interval, sums_by
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 ESTIMATORS = ("replay", "ips", "snips", "dm", "dr")
@@ -59,6 +60,7 @@ class Rounds:
         expected: (n,) q(x, new policy), the reward model under the new policy's distribution; None without a model.
         fitted: (n,) q(x, a), the reward model for the logged action; None without a model.
         reference: (n,) rounds of the policy that the new one is compared with, e.g. of the arm nba; None for all.
+        usable: (n,) rounds that estimates rest on, whole decisions; None for all. The others serve as reference only.
         excluded: Reason -> rows of the log that were left out before.
     """
 
@@ -71,8 +73,15 @@ class Rounds:
     off_support: Floats | None = None
     expected: Floats | None = None
     fitted: Floats | None = None
-    reference: NDArray[np.bool_] | None = None
+    reference: Bools | None = None
+    usable: Bools | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)
+
+    def at(self, rows: Bools) -> Rounds:
+        """Return the rounds chosen, all of them usable."""
+        columns = [f.name for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)]
+        taken: dict[str, Any] = {name: getattr(self, name)[rows] for name in columns}
+        return replace(self, **{**taken, "usable": None})
 
     @classmethod
     def of_single_slots(cls, customers: Ints, rewards: Floats, logging: Floats, target: Floats, **more: Any) -> Rounds:
@@ -150,19 +159,20 @@ def evaluate(
     Raises:
         CannotAnswer: where no estimator can be given: no rounds, missing probabilities, a log without chance.
     """
-    check(rounds)
-    ratios = rounds.target / rounds.logging
+    kept = rounds if rounds.usable is None else rounds.at(rounds.usable)
+    check(kept)
+    ratios = kept.target / kept.logging
     cut = ratios if clip is None else np.minimum(ratios, clip)
-    before, weights = cascade_weights(rounds.decisions, rounds.slots, cut)
-    support = support_of(rounds, weights, float(np.mean(cut < ratios)))
-    refused = _refusals(rounds, support, least_effective, most_off_support)
+    before, weights = cascade_weights(kept.decisions, kept.slots, cut)
+    support = support_of(kept, weights, float(np.mean(cut < ratios)))
+    refused = _refusals(kept, support, least_effective, most_off_support)
     drawn: dict[str, Any] = {"method": method, "resamples": resamples, "seed": seed}
     estimates, gains = {}, {}
     for name in ESTIMATORS:
         if name not in refused:
-            components = _components(name, rounds, before, weights, len(support.effective), seed)
-            sums = sums_by(rounds.customers, components)
-            estimates[name] = interval(sums, _value, **drawn)
+            components = _components(name, kept, before, weights, len(support.effective), seed)
+            sums = sums_by(rounds.customers, _beside_logged(components, rounds))
+            estimates[name] = interval(sums, _new, **drawn)
             gains[name] = interval(sums, _gain, **drawn)
     of_log = interval(sums_by(rounds.customers, _logged(rounds)), **drawn)
     judged_by = next((name for name in ("dr", "snips", "ips") if name in gains), "")
@@ -265,7 +275,7 @@ def _refusals(rounds: Rounds, support: Support, least_effective: float, most_off
 
 
 def _components(name: str, rounds: Rounds, before: Floats, weights: Floats, n_slots: int, seed: int) -> Floats:
-    """(n, 3 x n_slots + 3): by slot numerator, denominator, rounds; then `_logged`; then one for each decision."""
+    """(n, 3 x n_slots + 1): by slot numerator, denominator, rounds; then one for each decision."""
     rewards, ones = rounds.rewards, np.ones(len(weights))
     numerators, denominators = weights * rewards, ones
     if name == "replay":
@@ -279,7 +289,15 @@ def _components(name: str, rounds: Rounds, before: Floats, weights: Floats, n_sl
             numerators = numerators + weights * (rewards - rounds.fitted)
     in_slot = rounds.slots[:, None] == np.arange(n_slots)
     by_slot = [in_slot * column[:, None] for column in (numerators, denominators, ones)]
-    return np.column_stack([*by_slot, _logged(rounds), rounds.slots == 0])
+    return np.column_stack([*by_slot, rounds.slots == 0])
+
+
+def _beside_logged(components: Floats, rounds: Rounds) -> Floats:
+    """(n, 3 x n_slots + 3): `_logged` of all rounds, then the components of the usable ones, 0 for the others."""
+    beside = np.zeros((len(rounds.rewards), components.shape[1] + 2))
+    beside[:, :2] = _logged(rounds)
+    beside[slice(None) if rounds.usable is None else rounds.usable, 2:] = components
+    return beside
 
 
 def _logged(rounds: Rounds) -> Floats:
@@ -290,15 +308,19 @@ def _logged(rounds: Rounds) -> Floats:
 
 def _value(sums: Floats) -> Floats:
     """Sum over the slots their mean reward x the share of decisions that have the slot."""
-    n_slots = sums.shape[-1] // 3 - 1
+    n_slots = sums.shape[-1] // 3
     numerators, denominators, rounds = (sums[..., k * n_slots : (k + 1) * n_slots] for k in range(3))
     with np.errstate(divide="ignore", invalid="ignore"):
         value: Floats = (numerators / denominators * rounds).sum(axis=-1) / sums[..., -1]
     return value
 
 
+def _new(sums: Floats) -> Floats:
+    return _value(sums[..., 2:])
+
+
 def _gain(sums: Floats) -> Floats:
-    gained: Floats = _value(sums) - sums[..., -3] / sums[..., -2]
+    gained: Floats = _new(sums) - sums[..., 0] / sums[..., 1]
     return gained
 
 

@@ -145,6 +145,23 @@ def test_a_policy_off_the_logs_support_is_refused(log: CoreLog, folder: Path):
     assert found.by_issue["all"].verdict == "cannot be told"
 
 
+def test_an_arm_without_chance_is_left_out_and_the_others_answer(log: CoreLog, better: Catalogue, tmp_path: Path):
+    """Where one arm always shows its best, the estimates rest on the arms that vary, and the arm is counted."""
+    arms = {"id": "mixed", "salt": "mixed", "arms": {"nba": 0.6, "propensity_only": 0.4}}
+    path = catalogue_at(tmp_path / "mixed.yaml", {**LOGGED, "experiment": arms})
+    mixed = CoreLog(tmp_path, load_catalogue(path), customers=1_000)
+    mixed.decide(Request("app", (("home", 1),)))
+    mixed.close()
+    found = evaluate_policy(
+        mixed.lake.folder, better, None, lambda version: mixed.catalogue, as_of=NOW + 30 * DAY, resamples=50
+    ).by_issue["all"]
+    greedy = sum(row.arm == "propensity_only" for row in mixed.rows)
+    assert found.support.excluded == {"in arm propensity_only, which could not do what the new policy would": greedy}
+    assert found.support.decisions == len(mixed.rows) - greedy
+    assert found.support.off_support < 1e-12
+    assert "dr" in found.estimates
+
+
 def test_a_log_without_chance_is_refused(log: CoreLog, better: Catalogue, tmp_path: Path):
     """Greedy decisions in one arm answer no question about another policy."""
     path = catalogue_at(tmp_path / "greedy.yaml", {})

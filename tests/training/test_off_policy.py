@@ -168,3 +168,17 @@ def test_effective_size_is_kishs():
     assert effective_size(np.full(9, 3.0)) == pytest.approx(9.0)
     assert effective_size(np.array([1e9, 1.0, 1.0])) == pytest.approx(1.0, abs=1e-6)
     assert effective_size(np.zeros(3)) == 0.0
+
+
+def test_rounds_that_are_not_usable_serve_as_reference_alone():
+    """Estimates rest on the usable rounds as if there were no others; the gain is over the reference."""
+    rounds = WORLD.log(11, with_model=False)
+    rounds = replace(rounds, off_support=np.zeros(len(rounds.rewards)))
+    usable = rounds.customers % 3 > 0
+    found = evaluate(replace(rounds, usable=usable, reference=~usable), resamples=50)
+    alone = evaluate(rounds.at(usable), resamples=50)
+    assert found.estimates["snips"].value == alone.estimates["snips"].value
+    assert found.support == alone.support
+    assert found.logged.value == pytest.approx(rounds.rewards[~usable].mean(), rel=1e-12)
+    gain = found.gains["snips"].value
+    assert gain == pytest.approx(found.estimates["snips"].value - found.logged.value, rel=1e-12)
