@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.api import decisions, erasures, intake, operations
 from service.api.document import write_document
@@ -110,8 +111,16 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     """Answer what no route takes: 404, and 405 with what the route does allow."""
     status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
+    if status == 405:
+        headers = {"Allow": ", ".join(sorted(_methods_of(request)))}
     detail = "There is no such route." if status == 404 else f"{TITLES.get(status, 'Not possible')}."
     return await _on_problem(request, ProblemError(status, "http", detail, headers=headers))
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Return the methods of all routes at the request's path; the framework would name those of the first one only."""
+    matching = [route for router in ROUTERS for route in router.routes if route.matches(request.scope)[0] != Match.NONE]
+    return {method for route in matching for method in getattr(route, "methods", ())}
 
 
 async def _on_path(request: Request, error: Exception) -> Response:

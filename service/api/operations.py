@@ -163,12 +163,18 @@ async def switch(request: Request, scope: Scope, scope_id: PathId) -> Response:
     """Set a kill switch."""
     asked = parse(schemas.SwitchIn, await read_body(request, SINGLE_LIMIT))
     runtime = runtime_of(request)
-    if asked.paused and scope_id not in switchable(serving_of(request).catalogue.catalogue)[scope]:
-        raise invalid_field("scope_id", f"the catalogue has no such {scope}")
+    is_known = scope_id in switchable(serving_of(request).catalogue.catalogue)[scope]
     try:
+        if not is_known and not await is_paused_now(runtime, scope, scope_id):
+            raise invalid_field("scope_id", f"the catalogue has no such {scope}")
         await runtime.state.set_switch(
             scope, scope_id, paused=asked.paused, who=asked.who, why=asked.why, now=runtime.clock.now()
         )
     except StoreUnavailable:
         raise ProblemError(503, "store", "The switch could not be stored; send it again.", retry_after=1) from None
     return respond({"scope": scope, "id": scope_id, "paused": asked.paused})
+
+
+async def is_paused_now(runtime: Runtime, scope: str, scope_id: str) -> bool:
+    """Say whether a pause is in force, so that it can be ended after its action has left the catalogue."""
+    return any((one["scope"], one["id"]) == (scope, scope_id) for one in await runtime.state.switches())

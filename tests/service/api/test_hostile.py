@@ -291,14 +291,14 @@ def test_methods(api: Running) -> None:
     """A method that a route does not have is a 405 that says which it has."""
     for path, allowed in [
         *((path, method) for method, path in GOOD),
-        ("/v1/customers/1", "GET"),
+        ("/v1/customers/1", "DELETE, GET"),
         ("/v1/catalogue", "GET"),
         ("/metrics", "GET"),
         ("/livez", "GET"),
         ("/readyz", "GET"),
     ]:
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"):
-            if method != allowed:
+            if method not in allowed.split(", "):
                 answer = api.call(method, path)
                 assert answer.status == 405
                 assert answer.headers["allow"] == allowed

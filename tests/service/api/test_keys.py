@@ -26,6 +26,7 @@ CALLS = [
     ("GET", f"/v1/decisions/07-{'0' * 32}", None, "read", 404),
     ("GET", "/metrics", None, "read", 200),
     ("GET", "/v1/switches", None, "read", 200),
+    ("GET", "/statusz", None, "read", 200),
     ("PUT", "/v1/switches/all/all", {"paused": False, "who": "me", "why": "test"}, "admin", 200),
     ("DELETE", "/v1/customers/nobody-at-all", None, "erase", 202),
     ("GET", f"/v1/erasures/07-{'0' * 32}", None, "erase", 404),
