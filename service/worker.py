@@ -234,7 +234,8 @@ async def run(worker: Worker, stop: asyncio.Event) -> None:
     if worker.upkeep is not None:
         await worker.upkeep.stop()
     with suppress(NotOwner, LakeConflict, StoreUnavailable):
-        await worker.flush_all()
+        with suppress(OSError):  # a full disk: the journal keeps what waits
+            await worker.flush_all()
         await worker.owner.leave()
 
 
@@ -286,6 +287,8 @@ async def _serve(settings: Settings, registry: str) -> None:
         )
         stack.push_async_callback(journal.close)
         erasures = Erasures(state, settings.lake, open_seal(settings.var))
+        with suppress(StoreUnavailable):  # a store that was emptied must not take in who was forgotten
+            await erasures.restore()
         eraser = Eraser(state, features, plan, settings.var, settings.lake)
         upkeep = Upkeep(
             owner, erasures, eraser, settings.lake, {str(t): days for t, days in settings.retention_days.items()}

@@ -186,7 +186,8 @@ def plant(api: Running, name: str, i: int) -> None:
             ids = {"outcome_id": name, "decision_id": name, "action_id": name}
             api.call("POST", "/v1/outcomes", {**ids, "type": "accept"}, headers)
         case 5:
-            api.call("GET", f"/v1/customers/{name}?name={name}", headers=headers)
+            method = "GET" if i % 20 == 5 else "DELETE"
+            api.call(method, f"/v1/customers/{name}?name={name}", headers=headers)
         case 6:
             api.call("GET", f"/{name}/{name}", headers=headers)
         case 7:
