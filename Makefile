@@ -5,10 +5,10 @@ PY := .venv/bin/python
 NBA := .venv/bin/nba
 ENV := .venv/lock.sha256
 
-.PHONY: help demo test prove serve worker train batch ui bench lint format clean
+.PHONY: help demo test prove serve worker train batch ui bench bench-online lint format clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(ENV): requirements.lock requirements-uv.lock pyproject.toml
 	@.ci/environment
@@ -37,9 +37,12 @@ batch: $(ENV) ## decisions for every customer into var/decisions.parquet (CHANNE
 ui: $(ENV) ## MLflow on 127.0.0.1:5000
 	@$(NBA) ui
 
-bench: $(ENV) ## print the speed: the core, then the engine beside a stock stack (needs make train, some minutes)
+bench: $(ENV) ## print the speed: the core, the engine beside other stacks, the loop back (needs make train, some minutes)
 	@$(PY) -m benchmarks
 	@$(PY) -m benchmarks.feedback
+
+bench-online: $(ENV) ## the engine beside other stacks alone, into docs/ (8 minutes)
+	@$(PY) -m benchmarks --only online
 
 lint: $(ENV) ## ruff, mypy strict
 	@$(PY) -m ruff check .
