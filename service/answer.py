@@ -9,7 +9,7 @@ import numpy as np
 
 from service.content import fallback_of, in_locale
 from service.decision.model import Choice
-from service.decision.trace import reasons, trace
+from service.decision.trace import persona_of, reasons, trace
 from service.explanation import LATER, unavailable
 from service.online import Decided
 
@@ -50,6 +50,7 @@ def answer_of(decided: Decided, locale: str | None, explain: str) -> dict[str, A
         "expires_at": iso(decisions.now + catalogue.expires_seconds),
     }
     if explain == "full":
+        answer["persona"] = persona_of(decisions, serving.catalogue, decided.customer)
         answer["explanation"] = unavailable(LATER)
         answer["trace"] = trace(
             decisions, serving.catalogue, decided.customer, decided.batch.view_times[:, decided.customer]

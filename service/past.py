@@ -19,7 +19,7 @@ from service.decision.compiled import CompiledCatalogue
 from service.decision.model import Choice, Decisions, Scorer, Stage
 from service.decision.record import DecisionRow
 from service.decision.replay import decide_again, differences, is_of
-from service.decision.trace import trace
+from service.decision.trace import persona_of, trace
 
 NO_CATALOGUE = "the catalogue of then is not kept here any more: candidates are as logged, without words"
 NO_CONTRACT = "the feature contract has changed since: candidates are as logged, without words"
@@ -64,8 +64,9 @@ def past_view(past: Past) -> dict[str, Any]:
     row = past.row
     if past.decisions is not None and past.catalogue is not None:
         candidates = trace(past.decisions, past.catalogue, 0, _floats(row.view_times))
+        persona = persona_of(past.decisions, past.catalogue, 0)
     else:
-        candidates = _bare(row)
+        candidates, persona = _bare(row), None
     return {
         "decision_id": row.decision_id,
         "decision_time": iso(row.decision_time),
@@ -92,6 +93,7 @@ def past_view(past: Past) -> dict[str, Any]:
         },
         "recomputed": past.is_recomputed,
         "recomputed_why": past.why or "made anew from the log, it is the same to the bit",
+        "persona": persona,
         "trace": candidates,
     }
 

@@ -133,6 +133,7 @@ class DecisionAnswer(BaseModel):
     degraded_reasons: list[Literal[DEGRADED_REASONS]]  # type: ignore[valid-type]
     versions: Versions
     expires_at: datetime
+    persona: str | None = Field(None, description="With `explain: full`: which persona of the catalogue it was.")
     trace: list[dict[str, Any]] | None = None
     explanation: dict[str, Any] | None = None
 

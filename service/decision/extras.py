@@ -25,10 +25,10 @@ class Extras:
     """Lays out and fills context and pseudo columns.
 
     Args:
-        read: Names that the rules read; parts of the moment and ages that neither they nor personas read are left out.
+        read: Names that the rules read; what neither they nor personas read is left out.
 
     Attributes:
-        names: In the order of the rows: channel, known, context fields, parts, ages, persona.
+        names: In the order of the rows: channel, known, context fields; of what is read parts, ages, persona.
     """
 
     def __init__(self, catalogue: Catalogue, columns: Columns, read: Collection[str]) -> None:
@@ -46,7 +46,8 @@ class Extras:
             *(age_column(views[row]) for row in self._ages),
         )
         self._personas = _circuit(catalogue.personas, columns, plain)
-        self.names: tuple[str, ...] = (*plain, PERSONA) if catalogue.personas else plain
+        self._n_plain = len(plain)
+        self.names: tuple[str, ...] = (*plain, PERSONA) if PERSONA in read else plain
 
     def fill(self, batch: CustomerBatch, request: Request, as_of: Floats, now: float) -> Floats:
         """Fill the rows; what the caller did not send, and the age of what was never written, is NULL.
@@ -70,11 +71,20 @@ class Extras:
             row += len(self._parts)
         if self._ages:
             extras[row : row + len(self._ages)] = ages_days(batch.view_times[list(self._ages)], now)
-            row += len(self._ages)
-        if self._personas is not None:
-            fits = self._personas.evaluate(as_of, extras[:row])
-            np.copyto(extras[row], fits.argmax(axis=0), where=fits.any(axis=0))
+        if len(self.names) > self._n_plain:
+            extras[-1] = self.persona_codes(as_of, extras)
         return extras
+
+    def persona_codes(self, as_of: Floats, extras: Floats) -> Floats:
+        """Return (n_customers,) which persona each customer is, whether a rule reads it or not; NULL for none.
+
+        Args:
+            as_of: (n_columns + 1, n_customers). extras: (n_extras, n_customers), filled up to the persona.
+        """
+        if self._personas is None:
+            return np.full(as_of.shape[1], np.nan)
+        fits = self._personas.evaluate(as_of, extras[: self._n_plain])
+        return np.where(fits.any(axis=0), fits.argmax(axis=0), np.nan)
 
 
 def ages_days(view_times: Floats, now: float) -> Floats:

@@ -86,7 +86,9 @@ def is_stale(view: View, days: float) -> bool:
 
 def persona_of(decisions: Decisions, catalogue: CompiledCatalogue, i: int) -> str | None:
     """Return the persona of customer `i`, or None where it fits none or the catalogue has none."""
-    return str(_value(decisions, catalogue, i, PERSONA) or "") or None if catalogue.catalogue.personas else None
+    one = slice(i, i + 1)
+    code = catalogue.extras.persona_codes(decisions.as_of[:, one], decisions.extras[:, one])[0]
+    return None if math.isnan(code) else catalogue.catalogue.personas[int(code)].name
 
 
 def _entry(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int, ages: Ages) -> dict[str, Any]:
