@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -41,6 +42,33 @@ def test_a_decision_is_told_again_from_the_journal_and_from_the_lake(served: Ser
         check_same(past, answered)
         time.sleep(0.5)
     assert list((served.var / "lake" / "decisions").glob(f"p{answered['decision_id'][:2]}-*.parquet"))
+
+
+def test_a_past_decision_is_explained_in_full(served: Served, answered: Any) -> None:
+    """What each fact contributed is told afterwards too, and adds up to the log-odds of the logged propensity."""
+    status, past = served.call("GET", f"/v1/decisions/{answered['decision_id']}?explain=full")
+    assert status == 200
+    explanation = past["explanation"]
+    assert explanation["status"] == "available", explanation
+    assert [e["action_id"] for e in explanation["actions"]] == [a["action_id"] for a in answered["actions"]]
+    for told, action in zip(explanation["actions"], answered["actions"], strict=True):
+        if told["of"] != "propensity":
+            continue
+        total = told["base_log_odds"] + sum(c["log_odds"] for c in told["contributions"]) + told["all_others_log_odds"]
+        assert 1 / (1 + math.exp(-total)) == pytest.approx(action["propensity"], abs=1e-9)
+    assert served.call("GET", f"/v1/decisions/{answered['decision_id']}?explain=all")[0] == 422
+    assert "explanation" not in served.call("GET", f"/v1/decisions/{answered['decision_id']}")[1]
+
+
+def test_an_answer_says_whether_it_is_explained(served: Served) -> None:
+    """`explain: full` has the contributions, or within its deadline says why not; other answers do not speak of it."""
+    seen = set()
+    for _ in range(20):
+        explanation = served.decide(HOUSEHOLD, explain="full", dry_run=True)["explanation"]
+        seen.add(explanation["status"])
+        assert explanation["status"] == "available" or explanation["why"]
+    assert seen <= {"available", "unavailable"}
+    assert served.decide(HOUSEHOLD, dry_run=True).get("explanation") is None
 
 
 def test_a_decision_that_never_was_is_unknown(served: Served) -> None:

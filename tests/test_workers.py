@@ -125,6 +125,10 @@ def test_counts_of_all_processes_are_added_up(several: Several) -> None:
     counted = sum(float(v) for v in re.findall(r"^nba_decisions_total\{.*\} (\S+)$", text, re.MULTILINE))
     assert counted == 40
     assert re.findall(r"^nba_model_info\{.*\} (\S+)$", text, re.MULTILINE) == [f"{PROCESSES}.0"]
+    for name in ("nba_bundle_age_seconds", "nba_journal_lag_records", "nba_journal_bytes_free"):
+        assert len(re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)) == 1, "one number, whoever measured it"
+    assert set(re.findall(r"^nba_breaker_state\{.*\} (\S+)$", text, re.MULTILINE)) == {"0.0"}
+    assert 'pid="' not in text
 
 
 def metrics(port: int) -> str:
