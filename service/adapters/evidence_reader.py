@@ -61,7 +61,9 @@ class EvidenceReader:
         for partition, reply in zip(moved, found, strict=True):
             self._sums[partition] = dict(_sums(reply))
             self._versions[partition] = versions[partition]
-        self._read_at, self._told = now, None
+        self._read_at = now
+        if self._told is not None:  # in a thread: what decides meanwhile goes on with the reading before
+            self._told = (self._told[0], await asyncio.to_thread(self._add_up, self._told[0]))
 
     async def follow(self, every_seconds: float) -> None:
         """Look again and again; while the store is away the last reading stands."""
