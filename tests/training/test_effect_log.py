@@ -15,12 +15,13 @@ from features.contract import REGISTERED_MODEL
 from features.matrix import Columns
 from service.adapters.bundle_dir import BundleDir
 from service.adapters.journal_entries import encode
+from service.adapters.model_check import check_in_child
 from service.catalogue.loader import load_catalogue
 from service.decision.bundle_scorer import Domain
 from service.decision.engine import compile_catalogue, decide
 from service.decision.model import Request
 from service.model_agent import sync_once
-from service.ports import Event
+from service.ports import BundleRefused, Event
 from tests.service.decision.worlds import NOW, keys_for
 from tests.small_world import SmallWorld, feast_environment
 from tests.training.core_log import DAY, CoreLog, catalogue_at
@@ -135,7 +136,7 @@ def lifted(small_world: SmallWorld, effect: Effect, rows: EffectRows) -> Iterato
 def test_the_bundle_serves_uplift_where_it_is_significant_and_leaves_sleeping_dogs_alone(
     small_world: SmallWorld, log: CoreLog, lifted: str, effect: Effect, tmp_path: Path
 ):
-    """The agent makes a bundle of the version; cake below zero is left alone, fish goes by its effect."""
+    """The agent makes its bundle; cake below zero is left alone, fish goes by its effect, and damage is refused."""
     aliases = (
         MlflowClient(small_world.mlflow_uri, small_world.mlflow_uri).get_registered_model(REGISTERED_MODEL).aliases
     )
@@ -162,3 +163,10 @@ def test_the_bundle_serves_uplift_where_it_is_significant_and_leaves_sleeping_do
     dogs = np.flatnonzero(decisions.uplifts[:, cake] < 0)
     assert len(dogs) > 50
     assert not any(cake in placed[i] for i in dogs)
+    folder = tmp_path / "models" / digest
+    text = (folder / "uplift.txt").read_text()
+    (folder / "uplift.txt").write_text(text[: len(text) // 2])
+    with pytest.raises(BundleRefused, match=r"uplift\.txt is damaged"):
+        BundleDir(tmp_path / "models").load(digest)
+    with pytest.raises(ValueError, match="whole LightGBM text model"):
+        check_in_child(folder)
