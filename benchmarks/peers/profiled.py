@@ -7,6 +7,7 @@ waits. Its own cost, some percent, falls evenly on all.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import threading
 import time
@@ -42,6 +43,7 @@ def sample(thread: int, stop: threading.Event, seen: Counter[tuple[str, ...]]) -
 
 def main() -> None:
     """Serve, looked at."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # uvicorn hands the signal on when it is done
     target = Path(sys.argv[1])
     stop, seen = threading.Event(), Counter[tuple[str, ...]]()
     looking = threading.Thread(target=sample, args=(threading.get_ident(), stop, seen), daemon=True)
