@@ -89,14 +89,14 @@ def large_catalogue() -> str:
     return "\n".join(lines) + "\n"
 
 
-def seconds(run: Callable[[], object], times: int) -> float:
-    """Return the median time of a call."""
+def seconds(run: Callable[[], object], times: int) -> tuple[float, float]:
+    """Return the median time of a call on the clock, and of the processor: they differ where others use it too."""
     took = []
     for _ in range(times):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         run()
-        took.append(time.perf_counter() - start)
-    return median(took)
+        took.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    return median(wall for wall, _ in took), median(cpu for _, cpu in took)
 
 
 def evaluation_us(texts: Sequence[str], columns: Columns, repeats: int) -> float:
@@ -125,9 +125,11 @@ def main() -> None:
         reading = seconds(lambda: nodes_of(large_catalogue(), "catalogue.yaml"), arguments.times)
         loading = seconds(lambda: load_catalogue(path, columns), arguments.times)
         compiling = seconds(lambda: compile_catalogue(catalogue, columns), arguments.times)
-    total = loading + compiling
-    print(f"  YAML {reading:.2f} s; with it all of reading and checking {loading:.2f} s; compiling {compiling:.2f} s")
-    print(f"  in all {total:.2f} s; the limit is {LIMIT_SECONDS:g} s: {'kept' if total < LIMIT_SECONDS else 'MISSED'}")
+    wall, cpu = loading[0] + compiling[0], loading[1] + compiling[1]
+    parts = {"YAML": reading, "with it all of reading and checking": loading, "compiling": compiling}
+    print("  " + "; ".join(f"{name} {on_clock:.2f} s (CPU {busy:.2f} s)" for name, (on_clock, busy) in parts.items()))
+    verdict = "kept" if wall < LIMIT_SECONDS else "MISSED"
+    print(f"  in all {wall:.2f} s (CPU {cpu:.2f} s); the limit is {LIMIT_SECONDS:g} s: {verdict}")
     for calls in (0.0, 0.05):
         took = evaluation_us(rules(FOR_ONE, 1, calls), columns, arguments.repeats)
         print(f"{FOR_ONE} distinct rules, one customer, {calls:.0%} with functions: {took:.0f} us")
