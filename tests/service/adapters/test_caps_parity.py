@@ -59,7 +59,7 @@ def random_caps(chance: random.Random) -> tuple[Cap, ...]:
             f"cap{i}",
             scope,
             "" if scope in ("all", "marketing") else chance.choice([*ids, "*"]),
-            chance.choice(CONTACT_KINDS),
+            chance.choice((*CONTACT_KINDS, "decision", "impression", "impression")),
             chance.randint(0, 4),
             window,
             chance.choice(((), ("app",), ("email",), CHANNELS)),
@@ -124,7 +124,7 @@ async def refusals(url: str, cases: int, seed: int) -> int:
         customer, channel, zone = f"c{case}", chance.choice(CHANNELS), chance.choice(ZONES)
         now = NOW + chance.uniform(-20 * DAY, 60 * DAY)
         caps, stored = random_caps(chance), random_members(chance, now)
-        catalogue = catalogue_with(caps, chance.choice(({}, {"email": 5000.0}, {"app": 60.0})))
+        catalogue = catalogue_with(caps, chance.choice(({}, {"email": 5000.0, "app": DAY}, {"app": 60.0})))
         if stored:
             pairs = [part for at, member in stored for part in (repr(at), member)]
             await link.exchange([("ZADD", keys.contacts(customer), *pairs)], deadline_seconds=5, reason="")
