@@ -31,7 +31,8 @@ FORMULA = "=1+cmd"
 def fill(var: Path) -> str:
     """Write a decision with an outcome, and an event of a customer whose id is a formula; return the decision's id."""
     row = decision_row("a", NOW)
-    known = KnownDecision("a", customer_digest("a"), NOW, "app", (("upsell_cheese", "upsell", "dairy", "c", True, "app_home"),))
+    offer = ("upsell_cheese", "upsell", "dairy", "c", True, "app_home")
+    known = KnownDecision("a", customer_digest("a"), NOW, "app", (offer,))
     outcome = Outcome("o1", row.decision_id, "upsell_cheese", "accept", 3.5, NOW + 5)
     ParquetLake(var / "lake").write(
         3,
