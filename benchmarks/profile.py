@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 STAGES = (
-    ("HTTP: parse and write", ("uvicorn", "service.api.wire", "starlette")),
+    ("HTTP: parse and write", ("uvicorn.protocols", "service.api.wire", "starlette")),
     ("request id, access log", ("service.api.observed _say", "service.logs", "logging")),
-    ("body, question, metrics", ("service.api",)),
+    ("body, question, metrics", ("service.api.shortcut", "service.api.decisions", "service.api.body",
+                                 "service.api.replies", "service.api.metrics", "service.api.vitals", "service.api.access")),
     ("gather: Redis client", ("service.adapters.connection", "service.adapters.wire")),
     ("gather: decode", ("service.adapters.redis_gather", "service.adapters.feast_reader",
                         "service.adapters.state_rep")),
