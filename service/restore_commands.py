@@ -15,6 +15,7 @@ from rich.table import Table
 from service.settings import Settings
 
 console = Console(stderr=True)
+WIDE = 200
 
 
 def rebuild(
@@ -26,7 +27,9 @@ def rebuild(
     from service.rebuild import WorkersRun
 
     try:
-        console.print(f"nba: {asyncio.run(_rebuild(Settings(), use_snapshots=snapshots))}", highlight=False)
+        console.print(
+            f"nba: {asyncio.run(_rebuild(Settings(), use_snapshots=snapshots))}", highlight=False, soft_wrap=True
+        )
     except WorkersRun as error:
         console.print(f"nba: {error}", style="bold red")
         raise typer.Exit(1) from None
@@ -86,7 +89,8 @@ def skew(
         far = view.worst
         said = f"{far.fact} of {far.decision_id}: served {far.served:g}, recomputed {far.recomputed:g}" if far else ""
         table.add_row(name, str(view.same), str(view.in_flight), str(view.skewed), view.verdict, said)
-    Console().print(table)
+    out = Console()
+    out.print(table, width=None if out.is_terminal else WIDE)
     verdict = "skewed" if found.is_skewed else "no skew"
     console.print(f"nba: {verdict} in {found.decisions:,} decisions", highlight=False)
     raise typer.Exit(1 if found.is_skewed else 0)
