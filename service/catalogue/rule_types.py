@@ -72,6 +72,8 @@ class RuleReader:
             return Comparison("=", Column(KNOWN), Constant(1.0))
         if self._is_truth(node):
             return self._case(node) if kind is exp.Case else self._coalesce(node)
+        if kind is exp.Column:
+            self._operands.operand(node)  # a misspelt name is told as one
         raise RuleError(f"{sql_of(node)!r} is not TRUE or FALSE", "compare it with something", position_of(node))
 
     def _is_truth(self, node: exp.Expr) -> bool:

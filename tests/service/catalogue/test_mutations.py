@@ -29,11 +29,11 @@ def refusal(mutant: Mutant) -> CatalogueError | None:
 
 def is_named(mutant: Mutant, error: CatalogueError) -> bool:
     """Say whether a problem stands at the mistake's line and path, and its remedy has the word that was meant."""
-    word = mutant.word.strip("'")
+    word = mutant.word.strip("'").lower()
     return any(
         abs(problem.line - mutant.line) <= 1
         and mutant.path.startswith(problem.path.rpartition(".")[0])
-        and (word in problem.remedy or word.upper() in problem.remedy)
+        and word in problem.remedy.lower()
         for problem in error.problems
     )
 
