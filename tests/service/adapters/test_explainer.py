@@ -109,7 +109,7 @@ def test_no_explanation_within_the_deadline_is_said(small_world: SmallWorld, cho
 
 
 def test_a_child_that_hangs_or_dies_is_replaced(small_world: SmallWorld, chosen: tuple[Chosen, Decisions]) -> None:
-    """A killed child fails only who waits, and one that owes an answer for too long is killed: who asks next has one."""
+    """A killed child fails only who waits, one that owes an answer for too long is killed: who asks next has one."""
     asked, _ = chosen
 
     async def task(explainer: ChildExplainer) -> None:
