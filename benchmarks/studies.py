@@ -23,10 +23,10 @@ from benchmarks.world import reader_of
 from service.adapters import redis_keys
 from service.adapters.bundle_dir import set_current
 
-SWAP_SECONDS, SWAP_EVERY_SECONDS = 6.0, 1.0
-SHARES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
+SWAP_SECONDS, SWAP_EVERY_SECONDS = 5.0, 1.0
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of a contestant's own rate at saturation: where latency over load is looked at."""
-LOAD_SECONDS = 2.0
+LOAD_SECONDS = 1.5
 SURPLUS = 3.0
 """So many times the greatest open-loop rate the generator must keep up with the no-op."""
 
