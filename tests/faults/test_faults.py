@@ -18,6 +18,7 @@ from service.lake_files import files
 from service.worker import LEASE_SECONDS
 from tests.faults.history import check
 from tests.faults.rig import Rig
+from tests.served import wait_until
 
 
 @contextmanager
@@ -76,30 +77,37 @@ def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
         kill_rounds(rig, 50)
 
 
+def owners_of(rig: Rig) -> set[bytes | None]:
+    """Return who owns partitions; None where nobody does."""
+    leases = [rig.server.command("GET", keys.of_partition(p, "lease")) for p in range(64)]
+    return {lease and lease.partition(b"|")[0] for lease in leases}
+
+
 @pytest.mark.prove
 def test_a_worker_that_sleeps_through_its_lease_writes_nothing(tmp_path: Path) -> None:
     """A stopped worker's partitions go to the other one; when it wakes, nothing of its work reaches lake or facts."""
     with running(tmp_path, 3) as rig:
         with rig.load():
-            time.sleep(3)
+            wait_until(lambda: len(owners_of(rig) - {None}) == 2, 90, tmp_path / "worker-0.log")
+            rig.wait_for_load()
             rig.processes["worker-0"].send_signal(signal.SIGSTOP)
-            time.sleep(LEASE_SECONDS + 4)
-            owners = {rig.server.command("GET", keys.of_partition(p, "lease")).partition(b"|")[0] for p in range(64)}
-            assert len(owners) == 1
+            time.sleep(LEASE_SECONDS)
+            wait_until(lambda: len(owners_of(rig)) == 1 and None not in owners_of(rig), 60, tmp_path / "worker-1.log")
+            rig.wait_for_load()
             rig.processes["worker-0"].send_signal(signal.SIGCONT)
-            time.sleep(3)
+            log = tmp_path / "worker-0.log"
+            wait_until(lambda: "another worker took over" in log.read_text(), 60, log)
         rig.drain()
         print(check(rig.history, rig.var / "lake", rig.online()))
-        assert "another worker took over" in (tmp_path / "worker-0.log").read_text()
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte, where this machine lets us mount one."""
+    """A file system of a few megabytes, where this machine lets us mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=False, capture_output=True
     )
     if done.returncode:
         pytest.skip("this machine lets us mount nothing; the limit of file sizes is tested instead")
@@ -123,13 +131,13 @@ def test_a_full_disk_under_the_lake_heals(tmp_path: Path, small_disk: Path) -> N
         lake.rename(rig.var / "old-lake")
         lake.symlink_to(small_disk)
         with pytest.raises(OSError, match="No space"):
-            ballast.write_bytes(b"x" * 2_000_000)
+            ballast.write_bytes(b"x" * 9_000_000)
         rig.launch("worker-0")
+        log = rig_folder / "worker-0.log"
         with rig.load(threads=1):
-            time.sleep(15)
+            wait_until(lambda: "the lake cannot be written" in log.read_text(), 120, log)
         waiting = sum(rig.server.command("XLEN", keys.of_partition(p, "journal")) for p in range(64))
         assert waiting > 0
         ballast.unlink()
         rig.drain()
         print(f"\n{waiting} entries waited for room:", check(rig.history, lake, rig.online()))
-        assert "the lake cannot be written" in (rig_folder / "worker-0.log").read_text()
