@@ -53,9 +53,9 @@ def write_scaling(run: Run, folder: Path) -> None:
         "decision's reservation and log touch one shard, and at most 64 shards can share the state; feature hashes are "
         "spread by Feast's own keys. Serving processes hold no state and share nothing but Redis.",
         "",
-        f"More processes cost no more CPU a decision: {workers['cpu_ms_1']:.3f} ms with one process, "
-        f"{workers['cpu_ms_2']:.3f} ms with two on a core each, at the same number of connections, where each of two "
-        "finds fewer requests to share a pass.",
+        f"CPU of a decision by processes: {workers['cpu_ms_1']:.3f} ms with one, {workers['cpu_ms_2']:.3f} ms with two "
+        "on a core each, at the same number of connections in all, so that each of two finds fewer requests to share a "
+        "pass.",
         "",
         "What this does not say: network between machines (here Redis is on the same one), TLS, replicas, and the "
         "worker, which is measured by `python -m benchmarks.feedback`.",
