@@ -108,7 +108,7 @@ class ChildExplainer:
                 self._child = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", MODULE, str(self._models),
                     stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-                    process_group=0,
+                    start_new_session=True,
                 )  # fmt: skip
                 self._reading = asyncio.create_task(self._read(self._child))
             return self._child
