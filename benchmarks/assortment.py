@@ -1,6 +1,7 @@
 """The benchmark's catalogue, made from the one in use: 60 candidates on `app`, of which most households may have 50.
 
-The terms stay: channels, issues, experiment, exploration and every cap, so that all of it is counted; the caps' limits
+The terms stay: channels, issues, experiment and every cap, so that all of it is counted; exploration is by softmax, and
+in one row of the table as shipped. The caps' limits
 are raised so that none is ever full, since a household that may see nothing more would be cheap to decide for.
 """
 
@@ -14,16 +15,20 @@ from features.contract import AISLES
 
 UPSELLS, CROSS_SELLS, SERVICES = 28, 28, 4
 CAP_LIMIT = 30_000
+SOFTMAX = {"strategy": "softmax", "parameter": 0.1}
 SHOWN_WITH_RULES = "for customers like you"
 
 
-def widen(catalogue: str, *, is_capped: bool = True) -> str:
+def widen(catalogue: str, *, is_capped: bool = True, explores_as_shipped: bool = False) -> str:
     """Return the catalogue's text with the benchmark's actions and rules.
 
     Args:
         is_capped: False leaves the caps out.
+        explores_as_shipped: False explores by softmax.
     """
     document = yaml.safe_load(catalogue)
+    if not explores_as_shipped:
+        document["exploration"] = dict(SOFTMAX)
     services = {
         name: action for name, action in document["actions"].items() if action["issue"] == "service"
     }  # all channels but `app` count for nothing here

@@ -32,8 +32,8 @@ class Contestant:
 
 
 NOOP, STOCK, SERVICES, EXPERT, OURS, OURS_ALWAYS = "noop", "stock", "services", "expert", "ours", "ours_always"
-SHIPPED, INTERPRETED = "ours_shipped", "ours_interpreted"
-FULL = (NOOP, STOCK, SERVICES, EXPERT, OURS, OURS_ALWAYS, SHIPPED, INTERPRETED)
+SHIPPED, INTERPRETED, EXPLORING = "ours_shipped", "ours_interpreted", "ours_exploring"
+FULL = (NOOP, STOCK, SERVICES, EXPERT, OURS, OURS_ALWAYS, SHIPPED, INTERPRETED, EXPLORING)
 BARE = ("stock_bare", "expert_bare", "ours_bare")
 REDIS_TITLES = {"redis_ping": "bare Redis: PING", "redis_hgetall": "bare Redis: HGETALL of a customer's facts"}
 STOCK_TITLE = "A: FastAPI def + Feast SDK to_df + mlflow.pyfunc + pandas"
@@ -55,6 +55,7 @@ def contestants(world: World) -> list[Contestant]:
     }  # fmt: skip
     bare, ours_bare = {**env, "PEER_CATALOGUE": str(world.bare_catalogue)}, {"NBA_CATALOGUE": str(world.bare_catalogue)}
     fast = {**PATIENT, "NBA_NATIVE_TREES": "true"}
+    exploring = {**fast, "NBA_CATALOGUE": str(world.exploring_catalogue)}
     shipped = {"NBA_NATIVE_TREES": "true"}
     noop = {"PEER_ANSWER_BYTES": str(world.answer_bytes)}
     return [
@@ -69,6 +70,9 @@ def contestants(world: World) -> list[Contestant]:
         ),
         Contestant(
             "ours_interpreted", "nba serve, AOF everysec, trees not compiled", ours, PATIENT, is_ours=True, rounds=1
+        ),
+        Contestant(
+            EXPLORING, "nba serve, AOF everysec, exploration as shipped", ours, exploring, is_ours=True, rounds=1
         ),
         Contestant("stock_bare", STOCK_TITLE, peer("stock"), bare, is_bare=True, rounds=1),
         Contestant("expert_bare", EXPERT_TITLE, peer("expert"), bare, is_bare=True, rounds=1),

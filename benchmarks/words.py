@@ -14,7 +14,7 @@ from benchmarks.online import Plan
 def method(plan: Plan, environment: Mapping[str, Any]) -> str:
     """Say how the table was made."""
     return (
-        f"Medians of {plan.rounds} rounds (B and the last two rows of ours: one), contestants interleaved and "
+        f"Medians of {plan.rounds} rounds (B and the last three rows of ours: one), contestants interleaved and "
         f"started afresh in each. First latencies: one connection, closed loop; rate: {plan.connections} "
         f"connections, closed loop, both by {environment['generator']}. Half load: open loop at half that "
         "contestant's own rate, Poisson arrivals, counted from the moment a question was due. CPU is user and "
@@ -42,9 +42,9 @@ def what_was_asked(environment: Mapping[str, Any], means: Mapping[str, Mapping[s
             f"and {mean('scored')} actions are scored by the model ({environment['model']}, {environment['trees']} "
             f"trees of {LEAVES} leaves, {environment['inputs']} inputs; its labels are made up): means over rows "
             "of the log of these very loads.",
-            "- Rules, consent, caps (counted, never full), experiment, exploration, reservation and log are on, "
-            "and the same code for all: contestants differ in how features are read, how the model is scored and "
-            "how HTTP is spoken. The worker is not running: it is off the path.",
+            "- Rules, consent, caps (counted, never full), experiment, exploration (softmax), reservation and log "
+            "are on, and the same code for all: contestants differ in how features are read, how the model is "
+            "scored and how HTTP is spoken. The worker is not running: it is off the path.",
             f"- No-op: the same question read, {environment['answer_bytes']} bytes returned.",
             f"- {environment['cores_used']} State log: {environment['server']} with AOF, fsync everysec but where "
             "the table says always.",

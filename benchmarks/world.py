@@ -48,7 +48,7 @@ class World:
     Attributes:
         env: For our own commands. bodies: Questions in the order of asking. bare_bodies: The same, to be answered
             without reserving and logging.
-        catalogue, bare_catalogue: With and without caps.
+        catalogue, bare_catalogue: With and without caps. exploring_catalogue: With caps, exploring as shipped.
         model: Folder of the model as MLflow saved it. bundles: Digests of two bundles of it; the first is current.
         answer_bytes: Mean size of our answers. facts_key: Where one customer's facts lie in Redis.
     """
@@ -61,6 +61,7 @@ class World:
     customers: list[str]
     catalogue: Path
     bare_catalogue: Path
+    exploring_catalogue: Path
     model: Path
     bundles: tuple[str, str]
     answer_bytes: int
@@ -88,7 +89,8 @@ def open_world(settings: Settings, folder: Path, cores: Cores, seed: int, n_cust
     """
     check_prepared(settings)
     var = copy_var(settings.var, folder / "var")
-    catalogue, bare_catalogue = folder / "catalogue.yaml", folder / "bare.yaml"
+    catalogue, bare_catalogue, shipped = (folder / f"{name}.yaml" for name in ("catalogue", "bare", "shipped"))
+    shipped.write_text(assortment.widen(settings.catalogue.read_text(), explores_as_shipped=True))
     catalogue.write_text(assortment.widen(settings.catalogue.read_text()))
     bare_catalogue.write_text(assortment.widen(settings.catalogue.read_text(), is_capped=False))
     with on_core(cores.others), EmbeddedServer(var) as url:
@@ -110,7 +112,7 @@ def open_world(settings: Settings, folder: Path, cores: Cores, seed: int, n_cust
         asking = crowd.askers(people, QUESTIONS, seed)
         yield World(
             var, env, url, [question(c) for c in asking], [question(c, dry_run=True) for c in asking], people,
-            catalogue, bare_catalogue, folder / "mlflow", bundles, answer_bytes, reader.key(people[0]),
+            catalogue, bare_catalogue, shipped, folder / "mlflow", bundles, answer_bytes, reader.key(people[0]),
         )  # fmt: skip
 
 

@@ -104,7 +104,10 @@ def test_the_measured_catalogue_is_wide_and_its_caps_are_there_and_never_full(tm
     assert {cap.limit for cap in limited} == {CAP_LIMIT}
     assert len(limited) > 3
     assert {cap.id for cap in ours.caps} <= {cap.id for cap in theirs.caps}
-    assert (ours.experiment, ours.exploration) == (theirs.experiment, theirs.exploration)
+    assert ours.experiment == theirs.experiment
+    assert ours.exploration.strategy == "softmax"
+    copy.write_text(widen(shipped.read_text(), explores_as_shipped=True))
+    assert load_catalogue(copy).exploration == theirs.exploration
     copy.write_text(widen(shipped.read_text(), is_capped=False))
     assert load_catalogue(copy).caps == ()
 
