@@ -16,6 +16,10 @@ $(ENV): requirements.lock requirements-uv.lock pyproject.toml
 demo: $(ENV) ## the whole pipe on real data, then keep serving until Ctrl-C (ONCE=1: stop at the end)
 	@$(NBA) demo $(if $(ONCE),--once)
 
+# Many small matrices on few cores: threads of the algebra libraries would only get in each other's way.
+test prove: export OMP_NUM_THREADS = 1
+test prove: export OPENBLAS_NUM_THREADS = 1
+
 test: lint ## lint, types, import rules and the tests
 	@$(PY) -m pytest -q -m "not prove"
 
