@@ -14,6 +14,13 @@ from scipy.special import stdtrit
 
 from training.books import Day
 
+COLOURS = {
+    "nba": "#0b5394", "nba_retention_propensity": "#6fa8dc", "propensity": "#e07b00", "random": "#7f7f7f",
+    "best_single": "#8e63b5", "oracle": "#2e8540", "oracle_full": "#a3c9a8", "service": "#0b5394",
+    "persuadable": "#2e8540", "sure thing": "#a3c9a8", "lost cause": "#b8b8b8", "sleeping dog": "#c0392b",
+}  # fmt: skip
+"""One colour a policy or segment in every plot."""
+
 Runs = Mapping[str, Sequence[Day]]
 """Policy -> its days."""
 NOTE = "Simulated response on real households: what is known of the world here is made up, and known because of that."
@@ -157,7 +164,7 @@ def _plots(runs: Runs, folder: Path) -> list[Path]:
 
 
 def _line(axis: Any, name: str, values: Any) -> None:
-    axis.plot(values, label=name, linewidth=2.2 if name == "nba" else 1.2)
+    axis.plot(values, label=name, color=COLOURS[name], linewidth=2.2 if name == "nba" else 1.2)
 
 
 def _shares(plt: Any, runs: Runs, part: str, path: Path) -> None:
@@ -167,7 +174,7 @@ def _shares(plt: Any, runs: Runs, part: str, path: Path) -> None:
     for name in names:
         counts = [sum(getattr(day, part).get(name, (0, 0.0))[0] for day in days) for days in runs.values()]
         shares = np.array(counts) / np.maximum([sum(day.shown for day in days) for days in runs.values()], 1)
-        axis.barh(list(runs), shares, left=left, label=name)
+        axis.barh(list(runs), shares, left=left, label=name, color=COLOURS.get(name))
         left += shares
     axis.set_title(f"What was shown, {part.replace('_', ' ')}", loc="left")
     axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
