@@ -326,14 +326,14 @@ async def record_one(
 
 
 def row_of(decided: Decided) -> log.DecisionRow:
-    """Return the decision log's row of a batch of one."""
+    """Return the decision log's row of a decision, which may share its batch with others."""
     serving = decided.serving
     return write_row(
         decided.decision_id,
         decided.batch,
         decided.decisions,
         serving.catalogue,
-        0,
+        decided.customer,
         model_version=serving.scorer.version,
         features_version=serving.bundle.features_version,
         bundle_digest=serving.bundle.digest,
