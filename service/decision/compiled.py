@@ -33,6 +33,7 @@ class ChannelPlan:
         distinct_actions: (k,) positions in `Catalogue.actions`.
         action_starts: (k,) first candidate of each distinct action.
         action_slots: (m,) position in `distinct_actions`.
+        slots_of_picks: (m + 1,) the same, and -1 at the end, where a slot that stayed empty points with its -1.
         rules: (m, r) positions in `Catalogue.rules` that bind the candidate, in order of stage, then id; padded with
             the number of rules, which stands for a rule that always passes.
         placed_rules: placement -> the same for the rules that bind in it alone; only where there are any.
@@ -55,6 +56,7 @@ class ChannelPlan:
     distinct_actions: Ints
     action_starts: Ints
     action_slots: Ints
+    slots_of_picks: Ints
     rules: Ints
     placed_rules: Mapping[str, Ints]
     counters: Ints
@@ -150,7 +152,9 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[s
     actions = [catalogue.actions[position] for position in positions]
     starts = [i for i in range(len(pairs)) if i == 0 or pairs[i][0] != pairs[i - 1][0]]
     distinct = [actions[i] for i in starts]
+    slots = np.searchsorted(np.array(starts), np.arange(len(pairs)), side="right") - 1
     placements = [p for p in catalogue.placements if p.channel == channel]
+    fits = {p.id: np.array([p.id in t.placements for t in treatments], dtype=np.bool_) for p in placements}
     return ChannelPlan(
         channel=channel,
         candidates=np.array([position for _, _, position in pairs], dtype=np.int64),
@@ -158,7 +162,8 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[s
         actions=np.array(positions, dtype=np.int64),
         distinct_actions=np.array([positions[i] for i in starts], dtype=np.int64),
         action_starts=np.array(starts, dtype=np.int64),
-        action_slots=np.searchsorted(np.array(starts), np.arange(len(pairs)), side="right") - 1,
+        action_slots=slots,
+        slots_of_picks=np.append(slots, -1),
         rules=_binding_rules(catalogue.rules, actions, treatments, ""),
         placed_rules={
             p.id: _binding_rules(catalogue.rules, actions, treatments, p.id)
@@ -170,9 +175,9 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[s
             p.id: _counters(caps, actions, treatments, p.id) for p in placements if p.id in caps.placements_named
         },
         placements=tuple((p.id, p.slots) for p in placements),
-        fits={p.id: np.array([p.id in t.placements for t in treatments], dtype=np.bool_) for p in placements},
+        fits=fits,
         terms=Terms.of(catalogue, channel, actions, treatments, stages),
-        quotas=QuotaTable.of(catalogue.quotas, actions),
+        quotas=QuotaTable.of(catalogue.quotas, actions, fits),
         needs_score=np.array([action.scoring is not Scoring.PRIOR for action in distinct], dtype=np.bool_),
         is_risk=np.array([action.scoring is Scoring.RISK for action in distinct], dtype=np.bool_),
         uses_uplift=np.array([catalogue.estimates.get(a.issue) == "uplift" for a in distinct], dtype=np.bool_),

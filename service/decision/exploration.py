@@ -14,6 +14,7 @@ Ints = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+LOWEST, TINY = float(np.finfo(np.float64).min), float(np.finfo(np.float64).tiny)
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
@@ -49,7 +50,7 @@ def greedy_mix(scores: Floats, is_available: Bools, epsilons: Floats) -> Floats:
     Returns:
         (n_customers, m) probabilities; a row without an available candidate is all 0.
     """
-    n_available = is_available.sum(axis=1, keepdims=True)
+    n_available = np.add.reduce(is_available, axis=1, keepdims=True)
     probabilities: Floats = is_available * (epsilons / np.maximum(n_available, 1))
     best = np.where(is_available, scores, -np.inf).argmax(axis=1)
     probabilities[np.arange(len(scores)), best] += ((1.0 - epsilons) * (n_available > 0))[:, 0]
@@ -65,11 +66,12 @@ def softmax(scores: Floats, is_available: Bools, temperature: float) -> Floats:
     Returns:
         (n_customers, m) probabilities; a row without an available candidate is all 0.
     """
-    ranked = np.where(is_available, scores, -np.inf)
-    best = ranked.max(axis=1, keepdims=True)
-    weights = np.exp((ranked - np.where(np.isfinite(best), best, 0.0)) / temperature)
-    probabilities: Floats = weights / np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    return probabilities
+    weights = np.where(is_available, scores, -np.inf)
+    weights -= np.maximum.reduce(weights, axis=1, keepdims=True, initial=LOWEST)  # finite, if nothing is available too
+    weights /= temperature
+    np.exp(weights, out=weights)
+    weights /= np.maximum(np.add.reduce(weights, axis=1, keepdims=True), TINY)
+    return weights
 
 
 def draw(probabilities: Floats, uniforms: Floats) -> Ints:
@@ -81,7 +83,7 @@ def draw(probabilities: Floats, uniforms: Floats) -> Ints:
     Returns:
         (n_customers,) positions; -1 where the row is all 0.
     """
-    cumulative = np.cumsum(probabilities, axis=1)
+    cumulative = probabilities.cumsum(axis=1)
     total = cumulative[:, -1]
     # Strictly above: a candidate of probability 0 repeats its predecessor's sum and can never be the first above.
     chosen = (cumulative > (uniforms * total)[:, None]).argmax(axis=1)

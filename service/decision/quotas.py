@@ -20,20 +20,23 @@ class QuotaTable:
 
     Attributes:
         quotas: In catalogue order.
-        counter_of: (n_quotas, m) which counter a candidate counts on; the last one, `n_counters`, for none.
+        counter_of: placement -> (n_quotas, m + 1) which counter a candidate counts on there; the last counter,
+            `n_counters`, stands for none, and the last column for no candidate.
+        could_be: placement -> (n_counters + 1,) whether a candidate that fits it counts there.
         least, most: (n_counters + 1,).
-        placements: (n_counters + 1,) where a counter counts, "" for everywhere.
+        keeps: Whether there is a least of anything, so that slots may have to be kept for it.
     """
 
     quotas: tuple[Quota, ...]
-    counter_of: Ints
+    counter_of: Mapping[str, Ints]
+    could_be: Mapping[str, Bools]
     least: Ints
     most: Ints
-    placements: tuple[str, ...]
+    keeps: bool
 
     @classmethod
-    def of(cls, quotas: Sequence[Quota], actions: Sequence[Action]) -> QuotaTable:
-        """Resolve the scopes of the quotas for candidates, given their actions."""
+    def of(cls, quotas: Sequence[Quota], actions: Sequence[Action], fits: Mapping[str, Bools]) -> QuotaTable:
+        """Resolve the scopes of the quotas for candidates, given their actions and which placements they fit."""
         counters: dict[tuple[int, str], int] = {}
         keys = [[_key(quota, action) for action in actions] for quota in quotas]
         for q, row in enumerate(keys):
@@ -41,14 +44,20 @@ class QuotaTable:
                 if key is not None:
                     counters.setdefault((q, key), len(counters))
         none = len(counters)
-        counter_of = [[none if key is None else counters[q, key] for key in row] for q, row in enumerate(keys)]
+        everywhere = np.full((len(quotas), len(actions) + 1), none, dtype=np.int64)
+        for q, row in enumerate(keys):
+            everywhere[q, :-1] = [none if key is None else counters[q, key] for key in row]
+        counts_on = {p: np.array([quota.placement in ("", p) for quota in quotas], dtype=np.bool_) for p in fits}
+        counter_of = {p: np.where(counts_on[p][:, None], everywhere, none) for p in fits}
         of = [quotas[q] for q, _ in counters]
+        least = np.array([*(quota.least for quota in of), 0], dtype=np.int64)
         return cls(
             tuple(quotas),
-            np.array(counter_of, dtype=np.int64).reshape(len(quotas), len(actions)),
-            np.array([*(quota.least for quota in of), 0], dtype=np.int64),
+            counter_of,
+            {p: np.isin(np.arange(none + 1), counter_of[p][:, :-1][:, fits[p]]) for p in fits},
+            least,
             np.array([*(quota.most for quota in of), np.iinfo(np.int64).max], dtype=np.int64),
-            (*(quota.placement for quota in of), ""),
+            bool(least.any()),
         )
 
 
@@ -56,53 +65,43 @@ class Counts:
     """What an answer has so far of each counter, while its slots are filled.
 
     Args:
-        table: The quotas. fits: placement -> (m,) which candidates fit it.
+        table: The quotas.
         slots: Placement of each slot. limit: How many actions the answer may have.
         n_customers: Size of the batch.
     """
 
-    def __init__(
-        self, table: QuotaTable, fits: Mapping[str, Bools], slots: Sequence[str], limit: int, n_customers: int
-    ) -> None:
+    def __init__(self, table: QuotaTable, slots: Sequence[str], limit: int, n_customers: int) -> None:
         self._table = table
         self._used = np.zeros((n_customers, len(table.least)), dtype=np.int64)
-        self._keeps = bool(table.least.any())
-        # How many slots from here on could be a counter's: when it lacks as many, they are kept for it.
-        could_be = np.array([[self._could_be(c, p, fits[p]) for c in range(len(table.least))] for p in slots])
-        to_fill = np.maximum(min(limit, len(slots)) - np.arange(len(slots)), 1)
-        self._slots_left = np.minimum(np.cumsum(could_be[::-1], axis=0)[::-1], to_fill[:, None])
-        self._to_fill = to_fill
-
-    def _could_be(self, counter: int, placement: str, fits: Bools) -> bool:
-        here = self._table.placements[counter] in ("", placement)
-        return here and bool(fits[(self._table.counter_of == counter).any(axis=0)].any())
+        self._customers = np.arange(n_customers)
+        if table.keeps:
+            # How many slots from here on could be a counter's: when it lacks as many, they are kept for it.
+            could_be = np.array([table.could_be[placement] for placement in slots])
+            self._to_fill = np.maximum(min(limit, len(slots)) - np.arange(len(slots)), 1)
+            self._slots_left = np.minimum(np.cumsum(could_be[::-1], axis=0)[::-1], self._to_fill[:, None])
 
     def allowed(self, is_available: Bools, slot: int, placement: str) -> Bools:
         """Return which of the available candidates the quotas allow in a slot, (n_customers, m)."""
-        table = self._table
-        counts_here = np.array([p in ("", placement) for p in table.placements])
-        is_full = counts_here & (self._used >= table.most)
-        for counters in table.counter_of:
-            is_available = is_available & ~is_full[:, counters]
-        if not self._keeps:
+        table, counter_of = self._table, self._table.counter_of[placement][:, :-1]
+        is_full = self._used >= table.most
+        if is_full.any():
+            for counters in counter_of:
+                is_available = is_available & ~is_full[:, counters]
+        if not table.keeps:
             return is_available
         missing = np.maximum(table.least - self._used, 0)
-        left = self._slots_left[slot]
-        is_short = (missing >= left) | (missing.sum(axis=1, keepdims=True) >= self._to_fill[slot])
-        is_due = (missing > 0) & counts_here & is_short
+        is_short = missing >= self._slots_left[slot]
+        is_short |= missing.sum(axis=1, keepdims=True) >= self._to_fill[slot]
+        is_due = (missing > 0) & is_short
         is_wanted: Bools = np.zeros_like(is_available)
-        for counters in table.counter_of:
+        for counters in counter_of:
             is_wanted |= is_due[:, counters]
         is_wanted &= is_available
         return np.where(is_wanted.any(axis=1, keepdims=True), is_wanted, is_available)
 
     def add(self, pick: Ints, placement: str) -> None:
         """Count what was placed; -1 where nothing was."""
-        rows = np.flatnonzero(pick >= 0)
-        for counters in self._table.counter_of:
-            counter = counters[pick[rows]]
-            counts = np.array([p in ("", placement) for p in self._table.placements])[counter]
-            self._used[rows, counter] += counts
+        self._used[self._customers, self._table.counter_of[placement][:, pick]] += 1
 
 
 def _key(quota: Quota, action: Action) -> str | None:

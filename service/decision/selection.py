@@ -83,28 +83,30 @@ def select(
     strategy = Strategy(catalogue.catalogue.exploration, plan, decisions)
     uniforms = exploration.draws(keys, len(slots))
     spending = Spending(catalogue.caps, plan.counters, plan.placed_counters, decisions.room, len(slots))
-    counts = Counts(plan.quotas, plan.fits, slots, request.limit, n) if plan.quotas.quotas else None
+    counts = Counts(plan.quotas, slots, request.limit, n) if plan.quotas.quotas else None
     shut = closed_placements(catalogue, plan, decisions.as_of, decisions.extras)
     is_left = is_open.copy()
     n_placed = np.zeros(n, dtype=np.int64)
+    is_limited = request.limit < len(slots)
     for k, placement in enumerate(slots):
         is_available = is_left & plan.fits[placement]
         if placement in shut:
             is_available &= ~shut[placement]
         if (allowed := spending.allows(placement)) is not None:
             is_available &= allowed
-        if k >= request.limit:
+        if is_limited:
             is_available &= (n_placed < request.limit)[:, None]
         if counts is not None:
             is_available = counts.allowed(is_available, k, placement)
         distributions[k] = strategy.probabilities(is_available)
         pick = exploration.draw(distributions[k], uniforms[k]) if forced is None else forced[k]
         picks[k] = pick
-        is_placed = pick >= 0
-        n_placed += is_placed
-        placed_slots = np.where(is_placed, plan.action_slots[pick], -1)
-        is_left &= plan.action_slots != placed_slots[:, None]
-        spending.spend(placement, pick, is_placed, is_left)
+        if k + 1 == len(slots):
+            break
+        is_left &= plan.action_slots != plan.slots_of_picks.take(pick)[:, None]
+        if is_limited:
+            n_placed += pick >= 0
+        spending.spend(placement, pick, is_left)
         if counts is not None:
             counts.add(pick, placement)
     return Placed(slots, picks, distributions)

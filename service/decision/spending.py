@@ -37,15 +37,15 @@ class Spending:
         allowed: Bools = np.logical_and.reduce(has_room(self._room, counters), axis=2)
         return allowed
 
-    def spend(self, placement: str, pick: Ints, is_placed: Bools, is_left: Bools) -> None:
+    def spend(self, placement: str, pick: Ints, is_left: Bools) -> None:
         """Take the placed actions' room, and close, in place, the candidates that have none left.
 
         Args:
-            pick: (n_customers,) the candidate placed. is_placed: (n_customers,). is_left: (n_customers, m).
+            pick: (n_customers,) the candidate placed, -1 for none. is_left: (n_customers, m).
         """
         if not self._is_tight:
             return
-        rows = np.flatnonzero(is_placed)
+        rows = np.flatnonzero(pick >= 0)
         placed = self._placed_counters.get(placement)
         for p in self._caps.spent_together:
             if p in self._caps.on_placements:
