@@ -219,15 +219,12 @@ class ActionTable:
         members: Sequence[str | None],
         campaign_types: Sequence[float],
         window_days: Sequence[float],
-        dimension: str = "aisle",
     ) -> ActionTable:
         """Resolve actions given by issue code, dimension member (or None), campaign type code and response window."""
-        position: Mapping[str | None, float] = {
-            None: np.nan,
-            **{m: float(i) for i, m in enumerate(columns.layout.dimensions[dimension])},
-        }
+        known = [member for dimension in columns.layout.dimensions.values() for member in dimension]
+        position: Mapping[str | None, float] = {None: np.nan, **{member: float(i) for i, member in enumerate(known)}}
         missing = len(columns.names)
-        rows = [[columns.index[f"{name}__{m}"] if m else missing for name in columns.relatives] for m in members]
+        rows = [[columns.index.get(f"{name}__{m}", missing) for name in columns.relatives] for m in members]
         statics = np.column_stack(
             [
                 np.asarray(issues, float),

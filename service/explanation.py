@@ -23,7 +23,8 @@ MOST_TOLD = 12
 """So many contributions of an action are told one by one, the greatest; the others as their sum."""
 LATER = "not kept with this answer; GET /v1/decisions/{decision_id}?explain=full has it"
 _OF = {Scoring.MODEL: "propensity", Scoring.RISK: "risk of silence", Scoring.PRIOR: "assumption of the catalogue"}
-_ACTION_TEXTS = {"issue": ISSUES, "dimension": DIMENSIONS["aisle"], "campaign_type": CAMPAIGN_TYPES, "stage": STAGES}
+_MEMBERS = tuple(member for dimension in DIMENSIONS.values() for member in dimension)
+_ACTION_TEXTS = {"issue": ISSUES, "dimension": _MEMBERS, "campaign_type": CAMPAIGN_TYPES, "stage": STAGES}
 
 
 @runtime_checkable

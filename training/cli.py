@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from training import (
+    check_commands,
     evaluate_command,
     registry_commands,
     report_command,
@@ -150,6 +151,7 @@ def register(app: typer.Typer) -> None:
         pq.write_table(table, out, compression="zstd")
         console.print(f"nba: {summary(table)} in {out}")
 
+    check_commands.register(app)
     train_commands.register(app, steps_of)
     registry_commands.register(app)
     evaluate_command.register(app)
