@@ -44,8 +44,8 @@ def answer_of(decided: Decided, locale: str | None, explain: str) -> dict[str, A
         "degraded_reasons": list(decided.degraded_reasons),
         "versions": {
             "catalogue": catalogue.version,
-            "model": serving.scorer.version,
-            "features": serving.bundle.features_version,
+            "model": decided.model.scorer.version,
+            "features": decided.model.bundle.features_version,
         },
         "expires_at": iso(decisions.now + catalogue.expires_seconds),
     }
@@ -65,7 +65,7 @@ def action_of(decided: Decided, choice: Choice, rank: int, locale: str | None, *
     position = int(decisions.actions[choice.candidate])
     action = catalogue.actions[position]
     treatment = catalogue.treatments[decisions.candidates[choice.candidate]]
-    evidence = float(serving.scorer.evidence[position])
+    evidence = float(decided.model.scorer.evidence[position])
     spoken, content = in_locale(treatment.content, locale, catalogue.default_locale)
     uplift = decisions.uplifts[decided.customer, choice.candidate] if decisions.uplifts.size else np.nan
     return {

@@ -122,7 +122,7 @@ def rows_of(decided: Decided) -> Iterator[dict[str, Any]]:
         "arm_probability": float(decisions.arm_probabilities[i]),
         "degraded_reasons": list(decided.degraded_reasons),
         "catalogue_version": catalogue.version,
-        "model_version": decided.serving.scorer.version,
+        "model_version": decided.model.scorer.version,
     }
     if not decisions.chosen[i]:
         yield {**head, "rank": 0}

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from features.contract import LAYOUT
-from features.matrix import Columns
 from service.adapters.breaker import Breaker
 from service.adapters.bundle_dir import BundleDir
 from service.adapters.clock import WallClock, open_clock
@@ -30,15 +28,10 @@ from service.adapters.redis_state import RedisState
 from service.adapters.seal import open_seal
 from service.adapters.server_keeper import keep_running
 from service.adapters.state_restore import begin_epoch
-from service.catalogue.loader import CatalogueError, catalogue_of
-from service.catalogue.yaml_nodes import read_text
-from service.decision.engine import CompiledCatalogue, compile_catalogue
 from service.decision.model import Request
 from service.feedback import Feedback
-from service.online import Ask, Decided, Online, Serving
+from service.online import Ask, Decided, Online
 from service.ports import (
-    Bundle,
-    BundleRefused,
     Clock,
     CustomerState,
     DecisionLog,
@@ -46,119 +39,14 @@ from service.ports import (
     Journal,
     StoreUnavailable,
 )
+from service.reloader import Reloader
 from service.settings import Settings
 
 log = logging.getLogger("nba")
 WARM_SECONDS = 0.2
 EVIDENCE_SECONDS = 1.0
 """How often the evidence is read again."""
-SWITCH_SECONDS = 0.0005
 FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
-
-
-@dataclass
-class Reloader:
-    """Follows the current bundle and the catalogue file; swaps one reference; keeps the old one on any error.
-
-    A catalogue that changes is read once it has looked the same twice, so that nobody's half-written file is taken.
-    """
-
-    catalogue_path: Path
-    bundles: BundleDir
-    shelf: CatalogueShelf | None = None
-    on_reload: Callable[[str, str, Serving | None], None] = lambda kind, result, serving: None
-    serving: Serving | None = None
-    _catalogue: CompiledCatalogue | None = None
-    _seen: tuple[int, ...] | None = None
-    _read: tuple[int, ...] | None = None
-    _bundle: Bundle | None = None
-    _refused: tuple[str, object] | None = None
-
-    def look(self) -> None:
-        """Load what changed, then swap. Blocking: for the start, before anything is answered."""
-        found = self.find()
-        if found is not None:
-            self.swap(found)
-
-    async def follow(self, every_seconds: float) -> None:
-        """Look again and again: load in a thread, swap on the event loop, where no request can stand half way."""
-        while True:
-            await asyncio.sleep(every_seconds)
-            try:
-                found = await asyncio.to_thread(self.find)
-                if found is not None:
-                    self.swap(found)
-            except Exception:  # a defect in loading must not end the following of later versions
-                log.exception("loading failed, what serves goes on")
-
-    def find(self) -> Serving | None:
-        """Return what should serve from now on, or None where nothing changed. Blocking: runs in a thread."""
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_SECONDS)  # decisions go on meanwhile, and should not wait long for this thread
-        try:
-            changed = self._look_for_catalogue() | self._look_for_bundle()
-            if not (changed and self._catalogue and self._bundle):
-                return None
-            return Serving(self._catalogue, self._bundle, self._bundle.scorer_for(self._catalogue))
-        finally:
-            sys.setswitchinterval(before)
-
-    def swap(self, serving: Serving) -> None:
-        """Let it serve; decisions that have begun end with what they began with."""
-        self.serving = serving
-        self.on_reload("serving", "swapped", serving)
-
-    def _look_for_catalogue(self) -> bool:
-        stamp = _stamp(self.catalogue_path)
-        is_settled, self._seen = self._catalogue is None or stamp == self._seen, stamp
-        if stamp == self._read or not is_settled:
-            return False
-        self._read = stamp
-        try:
-            text = read_text(self.catalogue_path)  # once: what is kept is what was loaded
-            self._catalogue = compile_catalogue(catalogue_of(text, str(self.catalogue_path)), Columns())
-            self._keep(text.encode(), self._catalogue.catalogue.version)
-        except (CatalogueError, OSError) as error:
-            log.error("catalogue refused, the one in use goes on: %s", error)
-            self.on_reload("catalogue", "rejected", None)
-            return False
-        self.on_reload("catalogue", "loaded", None)
-        return True
-
-    def _keep(self, text: bytes, version: str) -> None:
-        try:
-            if self.shelf is not None:
-                self.shelf.keep(text, version)
-        except OSError as error:  # explaining old decisions may suffer, deciding must not
-            log.warning("catalogue %s could not be kept: %s", version, error)
-
-    def _look_for_bundle(self) -> bool:
-        digest = self.bundles.current()
-        if digest is None or (self._bundle and digest == self._bundle.digest):
-            return False
-        tried = (digest, self.bundles.stamp(digest))
-        if tried == self._refused:  # until the agent makes it anew or another becomes current
-            return False
-        for candidate in (digest, *(self.bundles.others(digest) if self._bundle is None else ())):
-            try:
-                self._bundle = self.bundles.load(candidate)
-            except BundleRefused as error:
-                self._refused = tried
-                log.error("bundle %s refused, the one in use goes on: %s", candidate[:12], error)
-                self.on_reload("bundle", "rejected", None)
-            else:
-                self.on_reload("bundle", "loaded", None)
-                return True
-        return False
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Return what tells one state of a file from another, through links; () where there is none to see."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return ()
-    return (stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
 @dataclass(frozen=True)

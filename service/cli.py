@@ -179,8 +179,8 @@ def worker() -> None:
 def agent(
     once: Annotated[bool, typer.Option("--once", help="Look once, make the bundle, stop.")] = False,
 ) -> None:
-    """Follow the champion in MLflow: check each version and make it the bundle that is served."""
-    from service.model_agent import follow, sync_once
+    """Follow champion and challenger in MLflow: check each version and make it the bundle that is served."""
+    from service.model_agent import follow, sync_challenger, sync_once
 
     settings = Settings()
     set_up_logs(settings.log_level, trusts_all=True)
@@ -193,6 +193,9 @@ def agent(
     if digest is None:
         raise Stop("no bundle was made: MLflow has no champion, or it was refused (var/models/refused.json says why)")
     console.print(f"nba: bundle {digest[:12]} is current")
+    challenger = sync_challenger(models, settings.mlflow_uri, registry, native=settings.native_trees)
+    if challenger is not None:
+        console.print(f"nba: bundle {challenger[:12]} is the challenger's")
 
 
 @app.command()
@@ -299,7 +302,7 @@ def explain_failure(error: BaseException) -> str | None:
     if isinstance(error, told):
         return str(error)
     if isinstance(error, BundleRefused):
-        return f"the champion was refused and the bundle in use stays: {error}"
+        return f"a model was refused and the bundle in use stays: {error}"
     if isinstance(error, NothingLoaded):
         return "no model bundle was made yet; run `make train` (or `nba prepare` and `nba agent --once`) first"
     if isinstance(error, StoreUnavailable):

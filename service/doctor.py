@@ -13,16 +13,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from features.contract import REGISTERED_MODEL
 from features.version import features_version
-from service.adapters.bundle_dir import MANIFEST, BundleDir, current_digest
+from service.adapters.bundle_dir import MANIFEST, BundleDir, challenger_digest, current_digest
 from service.adapters.clock import ClockFileError, OffsetClock, WallClock, open_clock
 from service.adapters.embedded import EmbeddedServer
 from service.api.keys import KeysError, read_keys
@@ -32,10 +31,14 @@ from service.ports import BundleRefused, Clock
 from service.settings import CHECKOUT, Settings
 from service.store_checks import LOOPBACK, Finding, check_facts, check_journal, check_server, plan_of
 
+if TYPE_CHECKING:
+    from service.model_agent import Registered
+
 FREE_WARNING_GB, FREE_WRONG_GB = 2.0, 0.2
 SAMPLE = 50
 LOCK = CHECKOUT / "requirements-image.lock"
 PYTHONS = ((3, 11), (3, 12))
+Bad = Literal["warning", "wrong"]
 LAKE_FOLDERS = ("decisions", "outcomes", "events")
 
 
@@ -44,7 +47,7 @@ def examine(settings: Settings) -> list[Finding]:
     found: list[Finding] = []
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         check_packages, check_var, check_keys, check_clock, check_catalogue, check_stores, check_registry,
-        check_bundle, check_champion, check_lake,
+        check_bundle, check_aliases, check_lake,
     )  # fmt: skip
     for check in checks:
         try:
@@ -224,23 +227,28 @@ def check_registry(settings: Settings) -> Iterator[Finding]:
 
 
 def check_bundle(settings: Settings) -> Iterator[Finding]:
-    """Load the bundle in use as serving would."""
+    """Load the bundles in use as serving would."""
     models = settings.var / "models"
-    digest = current_digest(models)
+    digest, challenger = current_digest(models), challenger_digest(models)
     if digest is None:
         yield Finding("bundle", "wrong", "none was made yet", "`nba agent --once`, after `nba prepare`")
-        return
+    else:
+        yield _loaded("bundle", "wrong", models, digest)
+    if challenger is not None:
+        yield _loaded("challenger's bundle", "warning", models, challenger)
+
+
+def _loaded(what: str, bad: Bad, models: Path, digest: str) -> Finding:
     try:
         bundle = BundleDir(models).load(digest)
     except BundleRefused as error:
-        yield Finding("bundle", "wrong", str(error)[:300], "`nba agent --once` makes it again")
-        return
+        return Finding(what, bad, str(error)[:300], "`nba agent --once` makes it again")
     days = (time.time() - (models / digest / MANIFEST).stat().st_mtime) / 86_400
-    yield Finding("bundle", "ok", f"{digest[:12]} of {bundle.model_version}, made {days:.1f} days ago")
+    return Finding(what, "ok", f"{digest[:12]} of {bundle.model_version}, made {days:.1f} days ago")
 
 
-def check_champion(settings: Settings) -> Iterator[Finding]:
-    """Compare the bundle in use with MLflow's champion."""
+def check_aliases(settings: Settings) -> Iterator[Finding]:
+    """Compare the bundles in use with MLflow's champion and challenger."""
     uri = settings.mlflow_uri
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         yield Finding("MLflow", "wrong", "its database is not there", "`nba prepare`, or correct NBA_MLFLOW_URI")
@@ -248,30 +256,44 @@ def check_champion(settings: Settings) -> Iterator[Finding]:
     from service import model_agent
 
     try:
-        champion = model_agent._champion(uri)
+        champion, challenger = (model_agent.registered(uri, alias) for alias in ("champion", "challenger"))
     except Exception as error:
         remedy = "start it or correct NBA_MLFLOW_URI; serving goes on with the bundle in use"
         yield Finding("MLflow", "warning", f"does not answer ({type(error).__name__})", remedy)
         return
     models = settings.var / "models"
+    refused = model_agent.read_refused(models)
     if champion is None:
         yield Finding("champion", "wrong", "no version has the alias champion", "`nba train`")
-        return
-    name, source = f"{REGISTERED_MODEL}/{champion[0]}", champion[1]
-    refused = model_agent._read_refused(models)
-    digest = current_digest(models)
-    manifest: dict[str, Any] = json.loads((models / digest / MANIFEST).read_bytes()) if digest else {}
-    if (manifest.get("model_version"), manifest.get("source")) == (name, source):
-        yield Finding("champion", "ok", f"{name}, and the bundle in use is made from it")
-    elif any(mark.startswith(f"{name} {source} ") for mark in refused):
-        why = next(why for mark, why in refused.items() if mark.startswith(f"{name} {source} "))
-        remedy = "train again, or move the alias back; the bundle in use goes on"
-        yield Finding("champion", "wrong", f"{name} was refused: {why[:200]}", remedy)
     else:
-        remedy = "is `nba agent` running? once by hand: `nba agent --once`"
-        yield Finding("champion", "warning", f"{name}, but {manifest.get('model_version')} serves", remedy)
+        remedy = "train again, or move the alias back; the bundle in use goes on"
+        yield _followed("champion", champion, models, current_digest(models), refused, "wrong", remedy)
+    if challenger is not None and challenger != champion:
+        remedy = "train again; its customers are the champion's meanwhile"
+        yield _followed("challenger", challenger, models, challenger_digest(models), refused, "warning", remedy)
     if refused:
         yield Finding("refused models", "warning", f"{len(refused)}; see var/models/refused.json")
+
+
+def _followed(
+    alias: str,
+    version: Registered,
+    models: Path,
+    digest: str | None,
+    refused: Mapping[str, str],
+    bad: Bad,
+    remedy: str,
+) -> Finding:
+    """Say whether the bundle of an alias is that of its version."""
+    manifest: dict[str, Any] = json.loads((models / digest / MANIFEST).read_bytes()) if digest else {}
+    if (manifest.get("model_version"), manifest.get("source")) == (version.name, version.source):
+        return Finding(alias, "ok", f"{version.name}, and the bundle in use is made from it")
+    mark = f"{version.name} {version.source} "
+    for refusal, why in refused.items():
+        if refusal.startswith(mark):
+            return Finding(alias, bad, f"{version.name} was refused: {why[:200]}", remedy)
+    said = f"{version.name}, but {manifest.get('model_version', 'nothing')} serves"
+    return Finding(alias, "warning", said, "is `nba agent` running? once by hand: `nba agent --once`")
 
 
 def check_lake(settings: Settings) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
-"""Follows the champion in MLflow and turns each new version into a bundle; a process of its own, never in the way.
+"""Follows champion and challenger in MLflow and turns each new version into a bundle; a process of its own.
 
 Decides whether a version may become a bundle: fetched as text only, checked in a child process, its facts resolved
-against Feast. A refused version leaves the bundle in use where it is. Serving processes know nothing of all this.
+against Feast. A refused version leaves the bundle in use where it is. A challenger goes through the same checks and
+never touches what the champion has. Serving processes know nothing of all this.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from features.contract import REGISTERED_MODEL
 from features.version import features_version
 from service.adapters.bundle_dir import (
     MANIFEST,
     MAX_FILE_BYTES,
+    challenger_digest,
     check_plan,
     current_digest,
     prune_bundles,
     read_checked,
     read_plan,
+    set_challenger,
     set_current,
     write_bundle,
 )
@@ -38,7 +41,8 @@ from service.decision.record import EFFECT_FILES, FILES_TAG, files_digest
 from service.ports import BundleRefused
 
 logger = logging.getLogger(__name__)
-ALIAS = "champion"
+CHAMPION, CHALLENGER = "champion", "challenger"
+"""Aliases of the registered model."""
 REFUSED = "refused.json"
 FETCHED = {
     "model.txt": "model.lgb",
@@ -69,6 +73,23 @@ class NoArtifact(ValueError):
     """A version does not have a file."""
 
 
+class Registered(NamedTuple):
+    """A version that has an alias.
+
+    Attributes:
+        source: What the registry knows it by for good. digest: Of its files, as training wrote them; None: not told.
+    """
+
+    version: str
+    source: str
+    digest: str | None
+
+    @property
+    def name(self) -> str:
+        """E.g. `nba-propensity/3`."""
+        return f"{REGISTERED_MODEL}/{self.version}"
+
+
 def sync_once(
     models: Path, mlflow_uri: str, feast_registry: str, feature_repo: Path = FEATURE_REPO, *, native: bool = False
 ) -> str | None:
@@ -88,31 +109,76 @@ def sync_once(
         BundleRefused: where the champion must not serve and was not refused before; the reason is in refused.json.
         Exception: of MLflow's or Feast's, where they cannot be reached; nothing was changed.
     """
-    champion = _in_time(ASK_SECONDS, lambda: _champion(mlflow_uri))
+    champion = _in_time(ASK_SECONDS, lambda: registered(mlflow_uri, CHAMPION))
     current = current_digest(models)
     if champion is None:
         return current
-    version, source, digest_of_files = champion
-    name = f"{REGISTERED_MODEL}/{version}"
-    refused = _read_refused(models)
-    mark = f"{name} {source} {features_version()}"
-    if mark in refused or (current is not None and _is_made_from(models / current, name, source)):
-        if native and current is not None:
-            compile_trees(models / current / "model.txt")
-        return current
+    digest = _bundle_of(champion, models, mlflow_uri, feast_registry, feature_repo, native=native)
+    if digest is not None and digest != current:
+        set_current(models, digest)
+    if native and digest is None and current is not None:
+        compile_trees(models / current / "model.txt")
+    return digest or current
+
+
+def sync_challenger(
+    models: Path, mlflow_uri: str, feast_registry: str, feature_repo: Path = FEATURE_REPO, *, native: bool = False
+) -> str | None:
+    """Bring the challenger's bundle up to the alias; arguments as of `sync_once`.
+
+    Without a challenger, with one that is the champion, or with one that must not serve there is none: its customers
+    are then the champion's.
+
+    Returns:
+        The digest of the challenger's bundle now, or None.
+
+    Raises:
+        BundleRefused: where the challenger must not serve and was not refused before; the reason is in refused.json.
+        Exception: of MLflow's or Feast's, where they cannot be reached; nothing was changed.
+    """
+    champion, challenger = _in_time(
+        ASK_SECONDS, lambda: (registered(mlflow_uri, CHAMPION), registered(mlflow_uri, CHALLENGER))
+    )
+    if challenger is None or challenger == champion:
+        set_challenger(models, None)
+        return None
     try:
-        files = _fetch_checked(mlflow_uri, version, digest_of_files)
+        digest = _bundle_of(challenger, models, mlflow_uri, feast_registry, feature_repo, native=native)
+    except BundleRefused:
+        set_challenger(models, None)
+        raise
+    if digest == current_digest(models):
+        digest = None
+    if digest != challenger_digest(models):
+        set_challenger(models, digest)
+    return digest
+
+
+def _bundle_of(
+    wanted: Registered, models: Path, mlflow_uri: str, feast_registry: str, feature_repo: Path, *, native: bool
+) -> str | None:
+    """Return the digest of a version's bundle, made now where there is none; None where it was refused before."""
+    refused = read_refused(models)
+    mark = f"{wanted.name} {wanted.source} {features_version()}"
+    if mark in refused:
+        return None
+    for made in (current_digest(models), challenger_digest(models)):
+        if made is not None and _is_made_from(models / made, wanted.name, wanted.source):
+            if native:
+                compile_trees(models / made / "model.txt")
+            return made
+    try:
+        files = _fetch_checked(mlflow_uri, wanted.version, wanted.digest)
     except ValueError as error:
         _write_refused(models, {**refused, mark: str(error)})
-        raise BundleRefused(f"{name}: {error}") from error
+        raise BundleRefused(f"{wanted.name}: {error}") from error
     plan = resolve_plan(feature_repo, feast_registry)
     check_plan(read_plan(plan))
     files["plan.json"] = json.dumps(plan, indent=1, sort_keys=True).encode()
-    digest = write_bundle(models, files, name, source)
+    digest = write_bundle(models, files, wanted.name, wanted.source)
     if native:
         compile_trees(models / digest / "model.txt")
-    set_current(models, digest)
-    logger.info("bundle %s made from %s", digest, name)
+    logger.info("bundle %s made from %s", digest, wanted.name)
     return digest
 
 
@@ -126,19 +192,21 @@ def follow(
     feature_repo: Path = FEATURE_REPO,
     native: bool = False,
 ) -> None:
-    """Call `sync_once` until `stop` is set; what fails is logged and tried again, ever more slowly."""
+    """Call `sync_once` and `sync_challenger` until `stop` is set; what fails is logged and tried again, ever slower."""
     stop = stop or threading.Event()
     wait = every_seconds
     while not stop.is_set():
         try:
-            sync_once(models, mlflow_uri, feast_registry, feature_repo, native=native)
+            for sync in (sync_once, sync_challenger):
+                try:
+                    sync(models, mlflow_uri, feast_registry, feature_repo, native=native)
+                except BundleRefused as error:
+                    logger.error("refused, the bundle in use stays: %s", error)
             wait = every_seconds
             prune_bundles(models, keep=KEPT_BUNDLES, younger_seconds=KEPT_SECONDS, now=time.time())
-        except BundleRefused as error:
-            logger.error("refused, the bundle in use stays: %s", error)
         except Exception as error:  # an agent outlives whatever MLflow or Feast throw
             wait = min(wait * 2, 60.0)
-            logger.warning("cannot follow the champion, again in about %.0f s: %s", wait, error)
+            logger.warning("cannot follow the champion or the challenger, again in about %.0f s: %s", wait, error)
         stop.wait(wait * random.uniform(0.8, 1.2))
 
 
@@ -172,8 +240,8 @@ def _in_time(seconds: float, call: Callable[[], Answer]) -> Answer:
     return found[0]
 
 
-def _champion(mlflow_uri: str) -> tuple[str, str, str | None] | None:
-    """Return (version, what the registry knows it by for good, digest of its files), or None without a champion."""
+def registered(mlflow_uri: str, alias: str) -> Registered | None:
+    """Return the version that has an alias, or None where none has."""
     for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -181,12 +249,12 @@ def _champion(mlflow_uri: str) -> tuple[str, str, str | None] | None:
 
     client = MlflowClient(tracking_uri=mlflow_uri, registry_uri=mlflow_uri)
     try:
-        version = client.get_model_version_by_alias(REGISTERED_MODEL, ALIAS)
+        version = client.get_model_version_by_alias(REGISTERED_MODEL, alias)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-    return str(version.version), f"{version.source} {version.run_id}", version.tags.get(FILES_TAG)
+    return Registered(str(version.version), f"{version.source} {version.run_id}", version.tags.get(FILES_TAG))
 
 
 def _fetch_checked(mlflow_uri: str, version: str, digest: str | None) -> dict[str, bytes]:
@@ -244,7 +312,8 @@ def _is_made_from(folder: Path, name: str, source: str) -> bool:
     return bool(manifest["features_version"] == features_version())
 
 
-def _read_refused(models: Path) -> dict[str, str]:
+def read_refused(models: Path) -> dict[str, str]:
+    """Return why versions were refused, by name, source and feature contract."""
     try:
         refused: dict[str, str] = json.loads((models / REFUSED).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from service.catalogue.time_zones import local_times
 from service.decision import record as log
 from service.decision.engine import CompiledCatalogue, decide, select_again
+from service.decision.experiment import CHALLENGER
 from service.decision.log_row import write_row
 from service.decision.model import CustomerBatch, Decisions, Evidence, LocalTimes, Request, Scorer
 from service.ports import (
@@ -61,12 +62,31 @@ class IdempotencyConflict(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """A model version as it serves: its bundle, and its scorer for one catalogue."""
+
+    bundle: Bundle
+    scorer: Scorer
+
+    @classmethod
+    def of(cls, bundle: Bundle, catalogue: CompiledCatalogue) -> Model:
+        """Bind a bundle to a catalogue."""
+        return cls(bundle, bundle.scorer_for(catalogue))
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
-    """What a process decides with: swapped as one reference, so that an answer comes from exactly one version."""
+    """What a process decides with: swapped as one reference, so that an answer comes from exactly one of each.
+
+    Attributes:
+        bundle, scorer: Of the champion.
+        challenger: Scores the customers of its arm; None: they are the champion's.
+    """
 
     catalogue: CompiledCatalogue
     bundle: Bundle
     scorer: Scorer
+    challenger: Model | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +119,14 @@ class Decided:
     reselected: bool = False
     customer: int = 0
     denied_by: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> Model:
+        """The version that scored for this customer: the challenger in its arm, else the champion."""
+        serving = self.serving
+        if serving.challenger is not None and self.decisions.arms[self.customer] == CHALLENGER:
+            return serving.challenger
+        return Model(serving.bundle, serving.scorer)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,7 +254,10 @@ def decide_all(
     """Run the pure core over a batch, and hand each customer its decision."""
     gathered = localised(gathered, serving.catalogue.catalogue.zone.name, now)
     batch, keys = gathered.batch, keys_of(gathered.batch, decision_ids)
-    decisions = decide(batch, request, serving.catalogue, serving.scorer, now, keys, evidence=evidence)
+    challenger = serving.challenger.scorer if serving.challenger is not None else None
+    decisions = decide(
+        batch, request, serving.catalogue, serving.scorer, now, keys, evidence=evidence, challenger=challenger
+    )
     return [
         Decided(decision_id, batch.customer_ids[i], serving, batch, decisions, degraded(gathered, i), customer=i)
         for i, decision_id in enumerate(decision_ids)
@@ -327,16 +358,16 @@ async def record_one(
 
 def row_of(decided: Decided) -> log.DecisionRow:
     """Return the decision log's row of a decision, which may share its batch with others."""
-    serving = decided.serving
+    model = decided.model
     return write_row(
         decided.decision_id,
         decided.batch,
         decided.decisions,
-        serving.catalogue,
+        decided.serving.catalogue,
         decided.customer,
-        model_version=serving.scorer.version,
-        features_version=serving.bundle.features_version,
-        bundle_digest=serving.bundle.digest,
+        model_version=model.scorer.version,
+        features_version=model.bundle.features_version,
+        bundle_digest=model.bundle.digest,
         degraded_reasons=decided.degraded_reasons,
         reselected=decided.reselected,
     )

@@ -294,6 +294,9 @@ class BundleSource(Protocol):
     def current(self) -> str | None:
         """Return the digest that should be served now, or None where there never was one."""
 
+    def challenger(self) -> str | None:
+        """Return the digest that should serve the challenger's arm now, or None where there is none."""
+
     def load(self, digest: str) -> Bundle:
         """Load, warm and check a bundle against its golden rows.
 

@@ -1,4 +1,6 @@
-"""Bundles as folders: `<models>/<digest>/` with text files and a manifest, and `<models>/current` naming one of them.
+"""Bundles as folders: `<models>/<digest>/` with text files and a manifest; `<models>/current` names one of them.
+
+`<models>/challenger` names another one where there is a challenger: never the same, and gone where there is none.
 
 Decides whether a bundle may serve: every file by its SHA-256, the contract against this code's, the golden rows through
 the very engine that will serve. Unpickles nothing and knows neither MLflow nor Feast.
@@ -31,7 +33,7 @@ from service.decision.record import BUNDLE_FILES, EFFECT_FILES
 from service.ports import Bundle, BundleRefused, FactPlan
 
 MANIFEST = "manifest.json"
-CURRENT = "current"
+CURRENT, CHALLENGER = "current", "challenger"
 MAX_FILE_BYTES = 256 * 1024 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
@@ -80,17 +82,42 @@ def write_bundle(models: Path, files: Mapping[str, bytes], model_version: str, s
 
 
 def set_current(models: Path, digest: str) -> None:
-    """Name the bundle that should be served from now on, in one step."""
-    new = models / f".current-{os.getpid()}"
-    write_synced(new, digest.encode() + b"\n")
-    os.replace(new, models / CURRENT)
-    sync_folder(models)
+    """Name the bundle that should be served from now on, in one step; a challenger that takes over is none any more."""
+    if _named(models, CHALLENGER) == digest:
+        set_challenger(models, None)
+    _name(models, CURRENT, digest)
+
+
+def set_challenger(models: Path, digest: str | None) -> None:
+    """Name the bundle that serves the challenger's arm from now on; None for none."""
+    if digest is not None:
+        _name(models, CHALLENGER, digest)
+    elif (models / CHALLENGER).exists():
+        (models / CHALLENGER).unlink(missing_ok=True)
+        sync_folder(models)
 
 
 def current_digest(models: Path) -> str | None:
     """Return the digest that `current` names, or None where there never was one or the text is no digest."""
+    return _named(models, CURRENT)
+
+
+def challenger_digest(models: Path) -> str | None:
+    """Return the digest of the challenger's bundle, or None where there is none beside the current one."""
+    found = _named(models, CHALLENGER)
+    return None if found == _named(models, CURRENT) else found
+
+
+def _name(models: Path, pointer: str, digest: str) -> None:
+    new = models / f".{pointer}-{os.getpid()}"
+    write_synced(new, digest.encode() + b"\n")
+    os.replace(new, models / pointer)
+    sync_folder(models)
+
+
+def _named(models: Path, pointer: str) -> str | None:
     try:
-        text = (models / CURRENT).read_text(encoding="ascii").strip()
+        text = (models / pointer).read_text(encoding="ascii").strip()
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     return text if _DIGEST.fullmatch(text) else None
@@ -110,12 +137,12 @@ def prune_bundles(models: Path, *, keep: int, younger_seconds: float, now: float
     """Delete old bundles and what a broken-off write left; return the digests of those deleted.
 
     Args:
-        keep: So many besides the current one stay, the youngest.
+        keep: So many besides the current one and the challenger's stay, the youngest.
         younger_seconds: What is younger than this stays too: a serving process may be about to load it.
         now: Unix seconds.
     """
-    current = current_digest(models)
-    kept = [name for name in bundles_by_age(models) if name != current]
+    in_use = (current_digest(models), challenger_digest(models))
+    kept = [name for name in bundles_by_age(models) if name not in in_use]
     pruned = []
     for name in kept[keep:]:
         if now - (models / name / MANIFEST).stat().st_mtime > younger_seconds:
@@ -173,6 +200,10 @@ class BundleDir:
         """Return the digest that should be served now, or None where there never was one."""
         return current_digest(self._models)
 
+    def challenger(self) -> str | None:
+        """Return the digest that should serve the challenger's arm now, or None where there is none."""
+        return challenger_digest(self._models)
+
     def stamp(self, digest: str) -> tuple[int, int] | None:
         """Return what changes when the bundle of this digest is made anew, or None where there is none."""
         try:
@@ -182,8 +213,12 @@ class BundleDir:
         return stat.st_ino, stat.st_mtime_ns
 
     def others(self, digest: str) -> tuple[str, ...]:
-        """Return the other bundles on disk, the youngest first: what to boot from where the current one is damaged."""
-        return tuple(found for found in bundles_by_age(self._models) if found != digest)
+        """Return the other bundles on disk: what to boot from where the current one is damaged.
+
+        The youngest first; the challenger's last, since nobody has let it through to serve everybody.
+        """
+        others = [found for found in bundles_by_age(self._models) if found != digest]
+        return tuple(sorted(others, key=lambda found: found == self.challenger()))
 
     def load(self, digest: str) -> Bundle:
         """Load, warm and check a bundle against its golden rows.

@@ -15,7 +15,7 @@ from service.adapters.decision_log import CatalogueShelf
 from service.catalogue.loader import CatalogueError
 from service.decision.engine import CompiledCatalogue, compile_catalogue
 from service.decision.model import Scorer
-from service.online import Serving
+from service.online import Model, Serving
 from service.ports import Bundle, BundleRefused
 
 log = logging.getLogger("nba")
@@ -57,8 +57,10 @@ class PastVersions:
     def scorer_of(self, digest: str, catalogue: CompiledCatalogue) -> Scorer | None:
         """Return the scorer of a bundle for a catalogue, or None where the bundle is not on disk or cannot serve."""
         serving = self._serving()
-        if serving is not None and serving.bundle.digest == digest:
-            return serving.scorer if serving.catalogue is catalogue else serving.bundle.scorer_for(catalogue)
+        if serving is not None:
+            for model in (Model(serving.bundle, serving.scorer), serving.challenger):
+                if model is not None and model.bundle.digest == digest:
+                    return model.scorer if serving.catalogue is catalogue else model.bundle.scorer_for(catalogue)
         with self._lock:
             if self._bundle is None or self._bundle.digest != digest:
                 try:

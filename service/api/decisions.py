@@ -79,14 +79,14 @@ async def decisions(request: Request) -> Response:
 
 async def explained(request: Request, decided: Decided, asked: schemas.DecisionAsk, started: float) -> bytes:
     """Return the answer with contributions, or with why there are none, within the deadline of an explanation."""
-    runtime, serving = runtime_of(request), decided.serving
+    runtime, model = runtime_of(request), decided.model
     left = runtime.settings.explain_deadline_ms / 1000 - (perf_counter() - started)
     answer = answer_of(decided, asked.locale, asked.explain)
     answer["explanation"] = await explain_decision(
         runtime.explainer,
-        serving.bundle.digest,
-        serving.catalogue,
-        serving.scorer,
+        model.bundle.digest,
+        decided.serving.catalogue,
+        model.scorer,
         decided.batch,
         decided.decisions,
         decided.customer,

@@ -56,7 +56,15 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self.challenger = Gauge(
+            "nba_challenger_info",
+            "Processes that score the challenger's arm with this model now",
+            ["model"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self._served: Gauge | None = None
+        self._challenging: Gauge | None = None
         self.seconds = Histogram(
             "nba_request_seconds",
             "Time in the service",
@@ -96,6 +104,12 @@ class Metrics:
             self._served.set(0)
         now.set(1)
         self._served = now
+        if self._challenging is not None:
+            self._challenging.set(0)
+            self._challenging = None
+        if serving.challenger is not None:
+            self._challenging = self.challenger.labels(serving.challenger.scorer.version)
+            self._challenging.set(1)
 
     def text(self) -> bytes:
         """Return the exposition format."""

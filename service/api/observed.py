@@ -126,9 +126,9 @@ def note_decision(request: Request, decided: Decided) -> None:
     noted["decision_id"] = decided.decision_id
     if decided.degraded_reasons:
         noted["degraded"] = decided.degraded_reasons
-    serving = decided.serving
+    model = decided.model
     noted["versions"] = {
-        "catalogue": serving.catalogue.catalogue.version,
-        "model": serving.scorer.version,
-        "features": serving.bundle.features_version,
+        "catalogue": decided.serving.catalogue.catalogue.version,
+        "model": model.scorer.version,
+        "features": model.bundle.features_version,
     }

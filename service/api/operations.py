@@ -53,6 +53,7 @@ async def readyz(request: Request) -> Response:
             "status": "ready",
             "store": "up" if await runtime_of(request).state.ping() else "down",
             "model": serving.scorer.version,
+            "challenger": serving.challenger.scorer.version if serving.challenger is not None else None,
             "catalogue": serving.catalogue.catalogue.version,
         }
     )

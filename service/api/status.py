@@ -9,6 +9,7 @@ from typing import Any
 
 from service.api.vitals import Vitals
 from service.bootstrap import Runtime
+from service.decision.experiment import CHALLENGER
 from service.ports import StoreUnavailable
 
 
@@ -24,12 +25,19 @@ async def status_of(runtime: Runtime, vitals: Vitals, *, is_draining: bool) -> d
     serving, settings = runtime.reloader.serving, runtime.settings
     model: dict[str, Any] | None = None
     catalogue: dict[str, Any] | None = None
+    challenger: dict[str, Any] | None = None
     if serving is not None:
         manifest = settings.var / "models" / serving.bundle.digest / "manifest.json"
         model_age, file_age = await asyncio.gather(
             asyncio.to_thread(_age_seconds, manifest), asyncio.to_thread(_age_seconds, settings.catalogue)
         )
         model = {"version": serving.scorer.version, "bundle": serving.bundle.digest, "made_seconds_ago": model_age}
+        if serving.challenger is not None:
+            challenger = {
+                "version": serving.challenger.scorer.version,
+                "bundle": serving.challenger.bundle.digest,
+                "arm_share": dict(serving.catalogue.catalogue.experiment.arms).get(CHALLENGER, 0.0),
+            }
         catalogue = {"version": serving.catalogue.catalogue.version, "file_changed_seconds_ago": file_age}
     backlog = vitals.backlog
     return {
@@ -39,6 +47,7 @@ async def status_of(runtime: Runtime, vitals: Vitals, *, is_draining: bool) -> d
             **{name: {"breaker": breaker.state} for name, breaker in runtime.breakers.items()},
         },
         "model": model,
+        "challenger": challenger,
         "catalogue": catalogue,
         "journal": None if backlog is None else {"not_in_lake": backlog.records, "bytes": backlog.bytes},
         "paused": paused,

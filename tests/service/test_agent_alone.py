@@ -169,4 +169,4 @@ def test_reasons_do_not_pile_up(tmp_path: Path) -> None:
     """refused.json keeps the newest reasons only."""
     refused = {f"nba-propensity/{n} source features": "why" for n in range(KEPT_REFUSALS + 30)}
     model_agent._write_refused(tmp_path, refused)
-    assert list(model_agent._read_refused(tmp_path)) == list(refused)[30:]
+    assert list(model_agent.read_refused(tmp_path)) == list(refused)[30:]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from service.adapters.bundle_dir import BundleDir
-from service.bootstrap import Reloader
 from service.online import Serving
 from service.ports import Bundle
+from service.reloader import Reloader
 from tests.service.decision.worlds import SMALL, TableScorer
 from tests.service.rows import plan_by_hand
 

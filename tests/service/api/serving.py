@@ -28,12 +28,13 @@ from service.adapters.seal import UNKEYED
 from service.api.app import create_app
 from service.api.keys import SCOPES, new_key
 from service.api.wire import server_options
-from service.bootstrap import Reloader, Runtime
+from service.bootstrap import Runtime
 from service.catalogue.loader import load_catalogue
 from service.decision.engine import compile_catalogue
 from service.feedback import Feedback
 from service.online import Online, Serving
 from service.ports import Bundle
+from service.reloader import Reloader
 from service.settings import Settings
 from tests.service.decision.worlds import CATALOGUE, TableScorer
 from tests.service.rows import plan_by_hand
