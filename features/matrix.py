@@ -76,7 +76,8 @@ class Columns:
                 numerators.append(index[f"{numerator}__{member}" if member else numerator])
                 denominators.append(index[below])
                 names.append(f"{ratio}__{member}" if member else ratio)
-        self._numerators, self._denominators = np.array(numerators), np.array(denominators)
+        self._numerators = np.array(numerators, dtype=np.int64)
+        self._denominators = np.array(denominators, dtype=np.int64)
         self._ratios = slice(ends[-1], len(names))
         for name in JOURNEY_COLUMNS:
             self._per_column[name] = None
