@@ -22,6 +22,7 @@ from service.decision.model import Action, Catalogue, Stage, Treatment
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+_BELOW = np.int8(Stage.BELOW_THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,15 @@ def drop_below_thresholds(
     propensity: Floats,
     priority: Floats,
     least_priority: float,
-    is_mandatory: Bools,
+    is_optional: Bools,
     stages: NDArray[np.int8],
 ) -> None:
     """Set `Stage.BELOW_THRESHOLD`, in place, where an open candidate is too unlikely or worth too little.
 
-    What is mandatory is placed before arbitration: no threshold holds it back.
+    What is mandatory, and so not optional, is placed before arbitration: no threshold holds it back.
     """
-    is_low = (propensity < terms.least_propensities) | (priority < least_priority)
-    is_low &= ~is_mandatory
-    stages[is_low & (stages == Stage.NOT_SELECTED)] = Stage.BELOW_THRESHOLD
+    # What is not open has no propensity and no priority, and nothing is below a threshold of NaN.
+    is_low = propensity < terms.least_propensities
+    is_low |= priority < least_priority
+    is_low &= is_optional
+    np.copyto(stages, _BELOW, where=is_low)

@@ -43,7 +43,8 @@ class ChannelPlan:
         terms: The factors of the priority.
         quotas: How many of a kind an answer may and should have.
         needs_score, is_risk, uses_uplift: (k,). priors: (k,).
-        is_mandatory, is_ramped: (m,). action_keys: (m,) uint64, see `ramp.keys_of`.
+        is_mandatory, is_optional, is_ramped: (m,). has_mandatory, has_ramped: Whether any is.
+        action_keys: (m,) uint64, see `ramp.keys_of`.
         is_marketing, may_be_unlogged: (m,). purposes: (purpose, (m,) which candidates need consent for it).
         starts_at, ends_at: (m,) with infinities for open.
         issues, groups, action_ids: (m,) texts.
@@ -70,7 +71,10 @@ class ChannelPlan:
     uses_uplift: Bools
     priors: Floats
     is_mandatory: Bools
+    is_optional: Bools
+    has_mandatory: bool
     is_ramped: Bools
+    has_ramped: bool
     action_keys: NDArray[np.uint64]
     is_marketing: Bools
     purposes: tuple[tuple[str, Bools], ...]
@@ -183,7 +187,10 @@ def _plan(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence[s
         uses_uplift=np.array([catalogue.estimates.get(a.issue) == "uplift" for a in distinct], dtype=np.bool_),
         priors=np.array([action.prior for action in distinct], dtype=np.float64),
         is_mandatory=np.array([action.is_mandatory for action in actions], dtype=np.bool_),
+        is_optional=np.array([not action.is_mandatory for action in actions], dtype=np.bool_),
+        has_mandatory=any(action.is_mandatory for action in actions),
         is_ramped=np.array([_is_ramped(catalogue, channel, action) for action in actions], dtype=np.bool_),
+        has_ramped=any(_is_ramped(catalogue, channel, action) for action in actions),
         action_keys=keys_of([action.id for action in actions]),
         is_marketing=np.array([action.is_marketing for action in actions], dtype=np.bool_),
         purposes=tuple(

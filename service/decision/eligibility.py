@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Stages = NDArray[np.int8]
 Reasons = NDArray[np.int32]
+_OPEN = int(Stage.NOT_SELECTED)
 
 
 def admit(
@@ -45,8 +46,9 @@ def admit(
         (n_customers, m) the position of the rule or contact policy that ended it, else -1.
     """
     shape = (len(batch.customer_ids), len(plan.candidates))
-    stages = np.full(shape, Stage.NOT_SELECTED, dtype=np.int8)
-    reasons = np.full(shape, -1, dtype=np.int32)
+    stages, reasons = np.empty(shape, dtype=np.int8), np.empty(shape, dtype=np.int32)
+    stages.fill(_OPEN)
+    reasons.fill(-1)
     # Written from the last reason to the first, so that the first stands.
     if not batch.is_loggable:
         stages[:, ~plan.may_be_unlogged] = Stage.MUST_BE_LOGGED
@@ -92,8 +94,9 @@ def _apply_rules(
     catalogue: CompiledCatalogue, plan: ChannelPlan, passes: Bools, stages: Stages, reasons: Reasons
 ) -> None:
     if plan.rules.shape[1]:
-        failing = _fails(passes)[:, plan.rules]
-        _exclude_broken(catalogue, plan.rules, failing, np.asarray(failing.any(axis=2)), stages, reasons)
+        failing = _fails(passes).take(plan.rules, axis=1)
+        is_out = np.logical_or.reduce(failing, axis=2)
+        _exclude_broken(catalogue, plan.rules, failing, is_out, stages, reasons)
 
 
 def _apply_placed_rules(
@@ -141,17 +144,17 @@ def _exclude_broken(
     catalogue: CompiledCatalogue, rules: Ints, failing: Bools, is_out: Bools, stages: Stages, reasons: Reasons
 ) -> None:
     """End candidates at the stage of the first rule that fails; `rules` (m, r), `failing` (n_customers, m, r)."""
-    first = failing.argmax(axis=2)
-    broken = np.take_along_axis(rules[None], first[:, :, None], axis=2)[:, :, 0]
-    np.copyto(stages, catalogue.rule_stages[broken], where=is_out)
+    m, width = rules.shape
+    broken = rules.ravel().take(failing.argmax(axis=2) + np.arange(0, m * width, width))
+    np.copyto(stages, catalogue.rule_stages.take(broken), where=is_out)
     np.copyto(reasons, broken, where=is_out, casting="same_kind")
 
 
 def _apply_consent(plan: ChannelPlan, batch: CustomerBatch, stages: Stages, reasons: Reasons) -> None:
     for purpose, needs_it in plan.purposes:
-        refused = np.array([said.get(purpose) != GRANTED for said in batch.consents], dtype=np.bool_)
-        if refused.any():
-            is_out = refused[:, None] & needs_it
+        refused = [said.get(purpose) != GRANTED for said in batch.consents]
+        if any(refused):
+            is_out = np.array(refused, dtype=np.bool_)[:, None] & needs_it
             stages[is_out] = Stage.NO_CONSENT
             reasons[is_out] = -1
 

@@ -26,6 +26,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Stages = NDArray[np.int8]
 Keys = NDArray[np.uint64]
+_OPEN = int(Stage.NOT_SELECTED)
 
 
 def decide(
@@ -65,13 +66,13 @@ def decide(
     stages, reasons = admit(catalogue, plan, batch, request, passes, room, now)
     assigned = assign(terms.experiment, batch.customer_ids, has_challenger=challenger is not None)
     models = Models(scorer, challenger, _in_arm(assigned.arms, CHALLENGER))
-    is_open = stages == Stage.NOT_SELECTED
+    is_open = stages == _OPEN
     propensity = propensities(plan, batch, as_of, is_open, models, now)
     uplift = uplifts(plan, batch, as_of, is_open, models, now)
     estimate = np.where(np.isnan(uplift), propensity, uplift) if uplift.size else propensity
     stage_codes = as_of[catalogue.columns.index["stage"]]
     priority = gains(plan.terms, estimate, stage_codes, _in_arm(assigned.arms, NO_LEVERS)) - plan.terms.costs
-    drop_below_thresholds(plan.terms, propensity, priority, terms.least_priority, plan.is_mandatory, stages)
+    drop_below_thresholds(plan.terms, propensity, priority, terms.least_priority, plan.is_optional, stages)
     evidence = evidence or Evidence.none(len(terms.actions))
     standing = Standing.of(models.evidence(plan.actions), terms.exploration.prior_positives, evidence, plan.actions)
     _apply_ramp(catalogue, plan, batch, standing, stages)
@@ -123,7 +124,7 @@ def _apply_ramp(
 ) -> None:
     """Set `Stage.OUT_OF_REACH`, in place, where an action is new and the customer not among those who may see it."""
     ramp, salt = catalogue.catalogue.exploration.ramp, catalogue.catalogue.experiment.salt
-    if ramp is not None and plan.is_ramped.any():
+    if ramp is not None and plan.has_ramped:
         is_reached = within_reach(ramp, salt, batch.customer_ids, plan.action_keys, plan.is_ramped, standing.positives)
         stages[~is_reached & (stages == Stage.NOT_SELECTED)] = Stage.OUT_OF_REACH
 
@@ -133,7 +134,7 @@ def _place(
 ) -> Decisions:
     """Select for all; then, for who is held out, withhold what the hold-out is about and select among the rest."""
     stages = decisions.stages
-    is_open = stages == Stage.NOT_SELECTED
+    is_open = stages == _OPEN
     placed = select(catalogue, plan, decisions, is_open, keys, forced)
     chosen = placed.choices()
     withheld: list[tuple[Choice, ...]] = [()] * len(chosen)

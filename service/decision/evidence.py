@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What stands behind each candidate's propensity; each (n_customers, m).
+    """What stands behind each candidate's propensity; each (n_customers, m), or (1, m) where all customers share it.
 
     Attributes:
         positives: E + s: the model's positives and those since; what a ramp counts.
@@ -33,11 +33,11 @@ class Standing:
         """Weigh the evidence.
 
         Args:
-            modelled: (n_customers, m) E: positives behind the model's propensity, 0 where it has none.
+            modelled: (n_customers or 1, m) E: positives behind the model's propensity, 0 where it has none.
             prior_positives: What an assumption of the catalogue is worth.
             evidence: s and e of every action. actions: (m,) positions in it.
         """
-        since, expected = evidence.positives[actions], evidence.expected[actions]
+        since, expected = evidence.positives.take(actions), evidence.expected.take(actions)
         prior = np.maximum(modelled, prior_positives)
         strengths = prior + since
         return cls(modelled + since, strengths, strengths / (prior + expected))

@@ -25,10 +25,10 @@ ARMS = (NBA, HOLDOUT, RANDOM, PROPENSITY_ONLY, NO_LEVERS, CHALLENGER)
 """Arms of the first layer; a name's place here is its place in the hash, so the order is fixed for good."""
 CATALOGUED, UNEXPLORED = "catalogued", "none"
 EXPLORATION_ARMS = (CATALOGUED, UNEXPLORED)
+_NOT_EXPLORING = ("exploration", UNEXPLORED)
 TREATED, HELD = "treated", "held_out"
 _HOLDOUT_ARMS = (TREATED, HELD)
 
-Bools = NDArray[np.bool_]
 Layer = tuple[str, str, float]
 """Name of the layer, arm, share of the arm."""
 
@@ -112,10 +112,9 @@ def assign(experiment: Experiment, customer_ids: Sequence[str], *, has_challenge
     return Layers.of(experiment, has_challenger=has_challenger).assign(customer_ids)
 
 
-def is_exploring(layers: Sequence[Sequence[Layer]]) -> Bools:
-    """Say for whom the catalogue's exploration holds, (n_customers,)."""
-    unexplored = [any(name == "exploration" and arm == UNEXPLORED for name, arm, _ in of) for of in layers]
-    return ~np.array(unexplored, dtype=np.bool_)
+def is_exploring(layers: Sequence[Layer]) -> bool:
+    """Say whether the catalogue's exploration holds for a customer."""
+    return _NOT_EXPLORING not in [layer[:2] for layer in layers]
 
 
 def held_issues(layers: Sequence[Layer]) -> tuple[str, ...]:

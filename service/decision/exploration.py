@@ -15,6 +15,7 @@ Keys = NDArray[np.uint64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 LOWEST, TINY = float(np.finfo(np.float64).min), float(np.finfo(np.float64).tiny)
+_30, _27, _31, _11 = (np.uint64(bits) for bits in (30, 27, 31, 11))
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
@@ -32,10 +33,10 @@ def draws(keys: Keys, n_draws: int) -> Floats:
 
 def mix(words: Keys) -> Floats:
     """Mix 64-bit words by splitmix64's finaliser, to numbers in [0, 1), multiples of 2^-53; any shape."""
-    z = (words ^ (words >> np.uint64(30))) * MIX_1
-    z = (z ^ (z >> np.uint64(27))) * MIX_2
-    z ^= z >> np.uint64(31)
-    mixed: Floats = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    z = (words ^ (words >> _30)) * MIX_1
+    z = (z ^ (z >> _27)) * MIX_2
+    z ^= z >> _31
+    mixed: Floats = (z >> _11).astype(np.float64) * 2.0**-53
     return mixed
 
 

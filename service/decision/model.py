@@ -577,7 +577,8 @@ class Decisions:
         uplifts: (n, m) what the priority was made of instead of the propensity, NaN where it was not; empty
             where no issue is arbitrated on uplift.
         evidence: What came in since the model was made, as `decide` got it.
-        strengths, shifts: (n, m) what stands behind the propensities, see `evidence.Standing`.
+        strengths, shifts: (n, m), or (1, m) for all customers: what stands behind the propensities, see
+            `evidence.Standing`.
     """
 
     now: float
@@ -606,6 +607,7 @@ class Decisions:
         """Return the decisions of some of the customers."""
         which = np.asarray(rows, dtype=np.int64)
         some: dict[str, Any] = {name: getattr(self, name)[which] for name in _BY_CUSTOMER if getattr(self, name).size}
+        some.update((name, getattr(self, name)[which]) for name in _OR_FOR_ALL if len(getattr(self, name)) > 1)
         for name in ("chosen", "withheld", "arms", "layers"):
             some[name] = tuple(getattr(self, name)[i] for i in rows) if getattr(self, name) else ()
         for name in ("as_of", "extras", "distributions"):
@@ -614,6 +616,8 @@ class Decisions:
 
 
 _BY_CUSTOMER = (
-    "stages", "reasons", "propensities", "priorities", "arm_probabilities", "room", "uplifts", "strengths", "shifts",
+    "stages", "reasons", "propensities", "priorities", "arm_probabilities", "room", "uplifts",
 )  # fmt: skip
 """Arrays of `Decisions` whose first axis is the customer."""
+_OR_FOR_ALL = ("strengths", "shifts")
+"""The same, but for that one row may stand for all customers."""

@@ -43,10 +43,10 @@ class Models:
         return parts if self.champion is None else [*parts, (self.champion, ~is_its)]
 
     def evidence(self, actions: Ints) -> Floats:
-        """Return how many positives stand behind the models' propensities, (n_customers, len(actions))."""
-        mine = np.zeros(len(actions)) if self.champion is None else self.champion.evidence[actions]
+        """Return how many positives stand behind the propensities: (n_customers, len(actions)), or one row for all."""
+        mine = np.zeros(len(actions)) if self.champion is None else self.champion.evidence.take(actions)
         if self.challenger is None:
-            return np.broadcast_to(mine, (len(self.is_challengers), len(actions)))
+            return mine[None]
         return np.where(self.is_challengers[:, None], self.challenger.evidence[actions], mine)
 
 
@@ -62,7 +62,8 @@ def propensities(
     Returns:
         (n_customers, m), NaN where not open.
     """
-    by_action = np.broadcast_to(plan.priors, (is_open.shape[0], len(plan.priors))).copy()
+    by_action = np.empty((is_open.shape[0], len(plan.priors)))
+    by_action[:] = plan.priors
     customers, slots = _pairs(plan, is_open, plan.needs_score)
     for scorer, which in models.parts(customers) if len(customers) else ():
         rows, positions = customers[which], slots[which]

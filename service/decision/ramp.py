@@ -32,10 +32,10 @@ def within_reach(
     Args:
         salt: Of the experiment. customer_ids: (n_customers,).
         action_keys: (m,) `keys_of` the candidates' actions. is_ramped: (m,) for which a ramp holds.
-        positives: (n_customers, m) how many positives stand behind each.
+        positives: (n_customers or 1, m) how many positives stand behind each.
 
     Returns:
-        (n_customers, m).
+        (n_customers, m), or (1, m) where all are within reach.
     """
     shares = ramp.least_reach + (1.0 - ramp.least_reach) * np.minimum(positives / ramp.full_positives, 1.0)
     is_short = is_ramped & (shares < 1.0)

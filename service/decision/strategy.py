@@ -25,19 +25,20 @@ class Strategy:
     """Gives a slot's probabilities for the customers of arbitrated decisions."""
 
     def __init__(self, exploring: Exploration, plan: ChannelPlan, decisions: Decisions) -> None:
-        arms = decisions.arms
-        self._exploring, self._is_mandatory = exploring, plan.is_mandatory
+        arms, draws = decisions.arms, exploring.strategy in ("softmax", "thompson")
+        self._exploring, self._plan = exploring, plan
         self._scores = decisions.priorities
         if PROPENSITY_ONLY in arms:
             is_plain = np.array([arm == PROPENSITY_ONLY for arm in arms])[:, None]
             self._scores = np.where(is_plain, decisions.propensities, decisions.priorities)
-        is_random = np.array([arm == RANDOM for arm in arms], dtype=np.bool_)
-        is_drawn = is_exploring(decisions.layers) & np.array([arm not in PLAIN_ARMS for arm in arms], dtype=np.bool_)
+        explores = [arm not in PLAIN_ARMS and is_exploring(of) for arm, of in zip(arms, decisions.layers, strict=True)]
         epsilon = exploring.parameter if exploring.strategy == "epsilon_greedy" else 0.0
-        self._epsilons = np.where(is_random, 1.0, np.where(is_drawn, epsilon, 0.0))[:, None]
-        self._is_drawn: Bools = (is_drawn & (exploring.strategy in ("softmax", "thompson")))[:, None]
+        chances = [1.0 if arm == RANDOM else epsilon * explored for arm, explored in zip(arms, explores, strict=True)]
+        self._epsilons = np.array(chances)[:, None]
+        self._is_drawn: Bools = np.array(explores, dtype=np.bool_)[:, None] & draws
+        self._draws_all, self._draws_any = draws and all(explores), draws and any(explores)
         self._posterior: Posterior | None = None
-        if exploring.strategy == "thompson" and self._is_drawn.any():
+        if exploring.strategy == "thompson" and self._draws_any:
             gains = decisions.priorities + plan.terms.costs
             self._posterior = Posterior.of(
                 gains, plan.terms.costs, decisions.propensities, decisions.strengths, decisions.shifts
@@ -45,18 +46,18 @@ class Strategy:
 
     def probabilities(self, is_available: Bools) -> Floats:
         """Return (n_customers, m) P(the candidate takes the slot); a row without an available one is all 0."""
-        if not self._is_mandatory.any():
+        if not self._plan.has_mandatory:
             return self._arbitrated(is_available)
-        is_first = is_available & self._is_mandatory
+        is_first = is_available & self._plan.is_mandatory
         must = is_first.any(axis=1, keepdims=True)
         first = exploration.greedy_mix(self._scores, is_first, np.zeros_like(self._epsilons))
         return np.where(must, first, self._arbitrated(is_available & ~must))
 
     def _arbitrated(self, is_available: Bools) -> Floats:
-        if self._is_drawn.all():
+        if self._draws_all:
             return self._drawn(is_available)
         plain = exploration.greedy_mix(self._scores, is_available, self._epsilons)
-        if not self._is_drawn.any():
+        if not self._draws_any:
             return plain
         return np.where(self._is_drawn, self._drawn(is_available & self._is_drawn), plain)
 

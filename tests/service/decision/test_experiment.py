@@ -38,7 +38,7 @@ def test_probability_is_the_product_over_layers() -> None:
     assigned = assign(LAYERED, IDS[:500])
     shares = dict(ARMS)
     for arm, of, probability in zip(assigned.arms, assigned.layers, assigned.probabilities, strict=True):
-        explores = 0.7 if is_exploring([of])[0] else 0.3
+        explores = 0.7 if is_exploring(of) else 0.3
         held = held_issues(of)
         expected = shares[arm] * explores * (0.2 if "retention" in held else 0.8) * (0.1 if "upsell" in held else 0.9)
         assert abs(probability - expected) < 1e-15
