@@ -44,6 +44,7 @@ from service.settings import Settings
 
 log = logging.getLogger("nba")
 WARM_SECONDS = 0.2
+LATE_STORE_SECONDS = 0.25
 EVIDENCE_SECONDS = 1.0
 """How often the evidence is read again."""
 FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
@@ -159,13 +160,13 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             settings.record_deadline_ms / 1000,
             evidence=evidence,
         )
-        with suppress(StoreUnavailable):  # the worker tries again
-            await begin_epoch(state_link, settings.lake, clock.now())
+        is_begun = await _begin_epoch(state_link, settings.lake, clock)
         with suppress(StoreUnavailable):  # exploration then starts from the model alone
             await evidence.look()
         await warm(online)
         if follow:
-            for following in (reloader.follow(settings.reload_seconds), evidence.follow(EVIDENCE_SECONDS)):
+            late = [] if is_begun else [_begin_epoch_late(state_link, settings.lake, clock)]
+            for following in (reloader.follow(settings.reload_seconds), evidence.follow(EVIDENCE_SECONDS), *late):
                 stack.push_async_callback(_cancel, asyncio.create_task(following))
         breakers = {**state.breakers, "journal": journal_breaker}
         decisions = StoredDecisions(state, settings.lake)
@@ -207,6 +208,21 @@ def all_customers(lake: Path) -> list[str]:
     files = f"{lake}/facts/*/*.parquet"
     query = "SELECT DISTINCT customer_id FROM read_parquet(?, union_by_name=true) ORDER BY ALL"
     return [customer for (customer,) in duckdb.execute(query, [files]).fetchall()]
+
+
+async def _begin_epoch(state: Link, lake: Path, clock: Clock) -> bool:
+    """Mark a new store as whole; False where it does not answer."""
+    try:
+        await begin_epoch(state, lake, clock.now())
+    except StoreUnavailable:
+        return False
+    return True
+
+
+async def _begin_epoch_late(state: Link, lake: Path, clock: Clock) -> None:
+    """Mark a new store as whole as soon as it answers: without the mark its contacts would never be believed."""
+    while not await _begin_epoch(state, lake, clock):
+        await asyncio.sleep(LATE_STORE_SECONDS)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -62,7 +62,7 @@ class Log:
         self.told += 1
         heard, orphan, value = more.get("heard", day), more.get("orphan", False), more.get("value")
         outcome = Outcome(f"o{self.told}", decision_id, action, kind, value, NOW + day * DAY)
-        offers = ((action, "cross_sell", "x", f"{action}.app", True),)
+        offers = ((action, "cross_sell", "x", f"{action}.app", True, "app_home"),)
         known = KnownDecision(customer, customer_digest(customer), NOW, "app", offers)
         payload = encode((None if orphan else known, outcome))
         self._append(customer, "orphan" if orphan else "outcome", payload, NOW + heard * DAY)
