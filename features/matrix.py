@@ -31,6 +31,9 @@ NEW_DAYS, RETURNED_GAP_DAYS, RETURNED_WITHIN_DAYS = 45, 60, 30
 _NEW, _ACTIVE, _LOYAL, _LAPSING, _LAPSED, _RETURNED = (float(i) for i in range(len(STAGES)))
 _LAST_TWO = np.array([[1], [2]])
 _RECENT_DAYS = np.array([[28.0], [90.0]])
+_GAPS_OF_SILENCE, _LONGEST_DAYS, _SHORTEST_DAYS = np.array([[[4.0], [2.5]], [[180.0], [90.0]], [[60.0], [14.0]]])
+"""When a customer is lapsed, and lapsing: so many gaps of its own rhythm, at most and at least so many days."""
+_ANSWERS = np.array([np.nan, _NEW, _LAPSED, _LAPSING, _RETURNED, _LOYAL, _ACTIVE])
 
 
 class Columns:
@@ -149,33 +152,34 @@ def journey_columns(days: Floats, days_since_first_seen: Floats, now: Now, out: 
         out: (len(JOURNEY_COLUMNS), n_customers), all NaN for an unknown customer.
     """
     today = np.floor((now + UTC_OFFSET_HOURS * 3600) / SECONDS_PER_DAY)
+    customers = np.arange(days.shape[1])
     count = np.add.reduce(days == days, axis=0)
-    has_gap = count > 1
     # The row before the first is the last one, which is padding: what a customer has too few days for is NaN.
-    last, previous = days[count - _LAST_TWO, np.arange(days.shape[1])]
+    last, previous = days[count - _LAST_TWO, customers]
     gaps = days[1:] - days[:-1]
     gaps.sort(axis=0)
-    p90 = gaps[(9 * count) // 10 - 1, np.arange(days.shape[1])]
-    _, in_90, mean, p90_days, last_gap, silence, silence_in_gaps, stage = out
-    out[:2] = np.add.reduce(days > np.expand_dims(today - _RECENT_DAYS, 1), axis=1)
-    out[:2, count == 0] = np.nan
+    shopped, mean, p90, (last_gap, silence, in_gaps, stage) = out[:2], out[2], out[3], out[4:]
+    p90[:] = gaps[(9 * count) // 10 - 1, customers]
+    np.add.reduce(days > (today - _RECENT_DAYS)[:, None], axis=1, out=shopped)
+    never = count == 0
+    np.copyto(shopped, np.nan, where=never)
     mean.fill(np.nan)
-    np.divide(last - days[0], count - 1, out=mean, where=has_gap)
-    p90_days[:] = p90
+    np.divide(last - days[0], count - 1, out=mean, where=count > 1)
     np.subtract(last, previous, out=last_gap)
     np.maximum(today - last, 0.0, out=silence)
-    np.divide(silence, p90, out=silence_in_gaps)
+    np.divide(silence, p90, out=in_gaps)
     # np.fmin drops NaN: who has a single shopping day, and so no rhythm yet, is given the longest patience.
-    lapsing_after = np.maximum(np.fmin(2.5 * p90, 90.0), 14.0)
-    lapsed_after = np.maximum(np.fmin(4.0 * p90, 180.0), 60.0)
-    # Written from the last answer to the first, so that the first stands.
-    stage.fill(_ACTIVE)
-    stage[(count >= 12) & (in_90 >= 9) & (mean <= 10.0)] = _LOYAL
-    stage[(last_gap >= RETURNED_GAP_DAYS) & (silence <= RETURNED_WITHIN_DAYS)] = _RETURNED
-    stage[silence > lapsing_after] = _LAPSING
-    stage[silence > lapsed_after] = _LAPSED
-    stage[(days_since_first_seen <= NEW_DAYS) | (count == 0)] = _NEW
-    stage[days_since_first_seen != days_since_first_seen] = np.nan
+    patience = np.maximum(np.fmin(_GAPS_OF_SILENCE * p90, _LONGEST_DAYS), _SHORTEST_DAYS)
+    # In the order of `_ANSWERS`: the first that holds is the stage.
+    holds = np.empty((len(_ANSWERS), len(count)), dtype=np.bool_)
+    np.not_equal(days_since_first_seen, days_since_first_seen, out=holds[0])
+    np.logical_or(days_since_first_seen <= NEW_DAYS, never, out=holds[1])
+    np.greater(silence, patience, out=holds[2:4])
+    np.logical_and(last_gap >= RETURNED_GAP_DAYS, silence <= RETURNED_WITHIN_DAYS, out=holds[4])
+    np.logical_and(count >= 12, shopped[1] >= 9, out=holds[5])
+    holds[5] &= mean <= 10.0
+    holds[6] = True
+    stage[:] = _ANSWERS.take(holds.argmax(axis=0))
 
 
 def mask_stale(layout: Layout, facts: Floats, view_times: Floats, now: Now) -> NDArray[np.bool_]:
