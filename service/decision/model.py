@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decision.expression import Expression
-from service.decision.local_time import Zone
+from service.decision.local_time import Zone, civil_from_days
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -411,10 +411,10 @@ class LocalTimes:
     def utc(cls, now: float, n: int) -> LocalTimes:
         """Return the calendars of n customers who live by UTC."""
         day = now // 86_400.0
-        month = np.datetime64(int(now), "s").astype("datetime64[M]").astype("datetime64[s]")
+        first = day - civil_from_days(int(day))[2] + 1
         # The Unix epoch was a Thursday.
-        starts = [day * 86_400.0, (day - (day + 3) % 7) * 86_400.0, float(month.astype(np.int64))]
-        return cls(np.repeat(np.array(starts)[:, None], n, axis=1), np.full(n, now % 86_400.0))
+        starts = [[day * 86_400.0], [(day - (day + 3) % 7) * 86_400.0], [first * 86_400.0]]
+        return cls(np.array(starts).repeat(n, axis=1), np.array([now % 86_400.0]).repeat(n))
 
     def only(self, i: int) -> LocalTimes:
         """Return those of one customer."""
@@ -539,8 +539,7 @@ class Scorer(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One placed action.
 
     Attributes:

@@ -18,6 +18,7 @@ from service.decision.strategy import Strategy
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+_choice = Choice._make
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Placed:
         n_slots, n_customers = self.picks.shape
         taken = self.distributions[np.arange(n_slots)[:, None], np.arange(n_customers), self.picks]
         return [
-            tuple([Choice(*choice) for choice in zip(picks, self.slots, chances, strict=True) if choice[0] >= 0])
+            tuple([_choice(placed) for placed in zip(picks, self.slots, chances, strict=True) if placed[0] >= 0])
             for picks, chances in zip(self.picks.T.tolist(), taken.T.tolist(), strict=True)
         ]
 

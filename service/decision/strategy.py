@@ -35,8 +35,9 @@ class Strategy:
         epsilon = exploring.parameter if exploring.strategy == "epsilon_greedy" else 0.0
         chances = [1.0 if arm == RANDOM else epsilon * explored for arm, explored in zip(arms, explores, strict=True)]
         self._epsilons = np.array(chances)[:, None]
-        self._is_drawn: Bools = np.array(explores, dtype=np.bool_)[:, None] & draws
-        self._draws_all, self._draws_any = draws and all(explores), draws and any(explores)
+        self._is_drawn: Bools = np.array(explores, dtype=np.bool_)[:, None]
+        self._plain_rows = [i for i, explored in enumerate(explores) if not explored]
+        self._draws_all, self._draws_any = draws and not self._plain_rows, draws and any(explores)
         self._posterior: Posterior | None = None
         if exploring.strategy == "thompson" and self._draws_any:
             gains = decisions.priorities + plan.terms.costs
@@ -56,10 +57,11 @@ class Strategy:
     def _arbitrated(self, is_available: Bools) -> Floats:
         if self._draws_all:
             return self._drawn(is_available)
-        plain = exploration.greedy_mix(self._scores, is_available, self._epsilons)
         if not self._draws_any:
-            return plain
-        return np.where(self._is_drawn, self._drawn(is_available & self._is_drawn), plain)
+            return exploration.greedy_mix(self._scores, is_available, self._epsilons)
+        rows, probabilities = self._plain_rows, self._drawn(is_available & self._is_drawn)
+        probabilities[rows] = exploration.greedy_mix(self._scores[rows], is_available[rows], self._epsilons[rows])
+        return probabilities
 
     def _drawn(self, is_available: Bools) -> Floats:
         if self._posterior is not None:
