@@ -79,7 +79,8 @@ def test_facts_of_snapshot_and_events_are_no_skew(on: Scenario) -> None:
         await worker.drain_once()
         found = find_skew(world.lake.folder)
         assert (found.decisions, found.is_skewed) == (7, False)
-        assert {view.same for view in found.views.values()} == {7}
+        # An event told in the very millisecond of a decision may count as on its way; nothing else may differ.
+        assert {view.same + view.in_flight for view in found.views.values()} == {7}
 
     on(scenario)
 
