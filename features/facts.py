@@ -18,21 +18,15 @@ from numpy.typing import NDArray
 
 from features.contract import AISLES, LAYOUT, PROFILE, UTC_OFFSET_HOURS
 from features.events import EVENT_TYPES, EventError, check_event
-from features.layout import SECONDS_PER_DAY, Kind, View
+from features.layout import SECONDS_PER_DAY, Kind
+from features.stored import BLOCKS, VIEWS, Floats, from_view, to_view, unknown
 
-__all__ = ["EVENT_TYPES", "EventError", "check_event", "fold", "from_view", "to_view", "unknown"]
-
-Floats = NDArray[np.float64]
+__all__ = ["EVENT_TYPES", "EventError", "Floats", "check_event", "fold", "from_view", "to_view", "unknown"]
 
 EVENING_SECONDS = 17 * 3600.0
 _THURSDAY, _SATURDAY = 3, 5
 _AISLE = {name: position for position, name in enumerate(AISLES)}
 _ROW = {name: place.start for name, place in LAYOUT.slices.items()}
-_VIEWS = {view.name: view for view in LAYOUT.views}
-_BLOCKS = {
-    view.name: slice(LAYOUT.slices[view.facts[0].name].start, LAYOUT.slices[view.facts[-1].name].stop)
-    for view in LAYOUT.views
-}
 _DAYS = LAYOUT.slices["shopping_days"]
 
 
@@ -40,7 +34,7 @@ class _Sums:
     """Where the counts and decayed sums of some views lie, and how they move to a later anchor."""
 
     def __init__(self, *names: str) -> None:
-        views = [_VIEWS[name] for name in names]
+        views = [VIEWS[name] for name in names]
         anchor = {v.name: next(_ROW[f.name] for f in v.facts if f.kind is Kind.ANCHOR) for v in views}
         self.anchors = np.array(list(anchor.values()))
         self.zeros = [_rows(f.name for f in v.facts if f.kind in (Kind.COUNT, Kind.DECAYED)) for v in views]
@@ -91,11 +85,6 @@ def _rows(names: Iterable[str]) -> NDArray[np.int64]:
 _PURCHASE = _Sums("purchases", "aisle_history", "prices")
 _CONTACT = _Sums("contacts")
 _P, _C = _PURCHASE.amounts, _CONTACT.amounts
-
-
-def unknown() -> Floats:
-    """Return the facts of a customer of whom nothing is known: (LAYOUT.width,), all NaN."""
-    return np.full(LAYOUT.width, np.nan)
 
 
 def fold(facts: Floats, event: Mapping[str, Any]) -> tuple[Floats, frozenset[str]]:
@@ -220,7 +209,7 @@ def _fold_profile(row: Floats, at: float, properties: Mapping[str, Any]) -> froz
     if before > at:
         return frozenset()
     declared = from_view({**properties, "profile_anchor_at": at}, PROFILE.name)
-    block = row[_BLOCKS[PROFILE.name]]
+    block = row[BLOCKS[PROFILE.name]]
     # Two declarations of the same moment: either order must give the same profile, so the larger code wins.
     block[:] = np.fmax(block, declared) if before == at else declared
     return frozenset((PROFILE.name,))
@@ -251,51 +240,3 @@ def _max(known: float, at: float) -> float:
 
 def _min(known: float, at: float) -> float:
     return known if known <= at else at
-
-
-def to_view(row: Floats, view: str) -> dict[str, Any]:
-    """Turn a view's part of a row into its Feast columns.
-
-    Args:
-        row: (LAYOUT.width,).
-        view: The view's name.
-
-    Returns:
-        Fact name -> float, text, list of floats (NaN where missing), or None for a missing single value.
-    """
-    return {fact.name: _stored(fact.vocabulary, row[LAYOUT.slices[fact.name]]) for fact in _VIEWS[view].facts}
-
-
-def _stored(vocabulary: tuple[str, ...], values: Floats) -> Any:
-    if len(values) > 1:
-        return values.tolist()
-    value = float(values[0])
-    if value != value:
-        return None
-    return vocabulary[int(value)] if vocabulary else value
-
-
-def from_view(values: Mapping[str, Any], view: str, row: Floats | None = None) -> Floats:
-    """Turn a view's Feast columns into its part of a row: the inverse of `to_view`.
-
-    Args:
-        values: Fact name -> value; an absent name, None, or a text outside the vocabulary is missing.
-        view: The view's name.
-        row: (LAYOUT.width,) to fill in place, or None.
-
-    Returns:
-        The view's part of the row, in contract order.
-    """
-    block = np.full(_width(_VIEWS[view]), np.nan) if row is None else row[_BLOCKS[view]]
-    start = _BLOCKS[view].start
-    for fact in _VIEWS[view].facts:
-        place, value = LAYOUT.slices[fact.name], values.get(fact.name)
-        if fact.vocabulary and value is not None:
-            value = fact.vocabulary.index(value) if value in fact.vocabulary else None
-        block[place.start - start : place.stop - start] = np.nan if value is None else value
-    return block
-
-
-def _width(view: View) -> int:
-    block = _BLOCKS[view.name]
-    return int(block.stop - block.start)

@@ -17,6 +17,7 @@ from training import (
     evaluate_command,
     registry_commands,
     report_command,
+    shadow_command,
     simulate_command,
     train_commands,
     uplift_command,
@@ -33,7 +34,7 @@ MODEL_MODULES = (
     "dataset", "train", "calibrate", "evaluate", "documents", "reports", "registry", "held_out", "gate", "model_card",
 )  # fmt: skip
 MODEL_CODE = ("features/matrix.py", *(f"training/{name}.py" for name in MODEL_MODULES))
-FACTS_CODE = ("features/layout.py", "features/contract.py", "features/facts.py")
+FACTS_CODE = ("features/layout.py", "features/contract.py", "features/stored.py", "features/facts.py")
 
 
 def steps_of(var: Path, mlflow_uri: str) -> list[Step]:
@@ -157,6 +158,7 @@ def register(app: typer.Typer) -> None:
     evaluate_command.register(app)
     uplift_command.register(app)
     report_command.register(app)
+    shadow_command.register(app)
     simulate_command.register(app)
 
     @app.command("replay")

@@ -186,8 +186,8 @@ def _arms(
     customers = codes(table[roles.customer])
     for action in np.unique(actions[~is_control]) if is_control.any() and inputs else ():
         own = is_control | (actions == action)
-        area = _arm_auc(rows[own], ~is_control[own], customers[own])
-        if area > PREDICTED_ARM_AUC:
+        area, error = _arm_auc(rows[own], ~is_control[own], customers[own])
+        if area > max(PREDICTED_ARM_AUC, 0.5 + GREATEST_Z * error):
             said = f"who was shown {action} can be told from the inputs (AUC {area:.3f}): the log is not randomised"
             remedy = "give the probabilities of the policy that ran, or read effects as adjusted, not as proven"
             yield Finding("arms", "ok" if roles.probability else "warning", said, "" if roles.probability else remedy)
@@ -215,8 +215,12 @@ def _probabilities(shown: Floats, actions: NDArray[np.str_]) -> Iterator[Finding
                 yield Finding("arms", "wrong", said, "log the probabilities of the policy that ran, of every action")
 
 
-def _arm_auc(rows: Floats, is_shown: Bools, customers: NDArray[np.int64]) -> float:
-    """Return how well the inputs tell who was shown, on rows that the trees were not fitted on."""
+def _arm_auc(rows: Floats, is_shown: Bools, customers: NDArray[np.int64]) -> tuple[float, float]:
+    """Return how well the inputs tell who was shown, on rows not fitted on, and its standard error under chance.
+
+    The error is that of one fold (Hanley and McNeil 1982 with an area of one half): the two folds' areas rise and fall
+    together, so that their mean is no surer than either.
+    """
     scores = np.empty(len(rows))
     fold_of = deal_folds(customers, 2, 0)
     for fold in np.unique(fold_of):
@@ -225,7 +229,8 @@ def _arm_auc(rows: Floats, is_shown: Bools, customers: NDArray[np.int64]) -> flo
         scores[held] = trees.predict(rows[held])
     # Each fold's trees have their own level: ranks within a fold.
     areas = [auc_of(is_shown[fold_of == fold].astype(np.float64), scores[fold_of == fold]) for fold in (0, 1)]
-    return float(np.mean(areas))
+    half, shown = len(rows) / 2, float(is_shown.mean())
+    return float(np.mean(areas)), float(np.sqrt((half + 1) / (12 * shown * (1 - shown) * half**2)))
 
 
 def _actions(table: pa.Table, roles: Roles) -> NDArray[np.str_]:
