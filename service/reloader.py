@@ -42,7 +42,7 @@ class Reloader:
     _read: tuple[int, ...] | None = None
     _bundle: Bundle | None = None
     _challenger: Bundle | None = None
-    _refused: dict[str, tuple[str, object]] = field(default_factory=dict)
+    _refused: dict[str, tuple[int, int] | None] = field(default_factory=dict)
 
     def look(self) -> None:
         """Load what changed, then swap. Blocking: for the start, before anything is answered."""
@@ -113,7 +113,7 @@ class Reloader:
             self._bundle, self._challenger = self._challenger, None
             return True
         for candidate in (digest, *(self.bundles.others(digest) if self._bundle is None else ())):
-            found = self._load("bundle", candidate, wanted=digest)
+            found = self._load("bundle", candidate)
             if found is not None:
                 self._bundle = found
                 return True
@@ -124,18 +124,18 @@ class Reloader:
         if self._bundle is None or digest in (None, self._bundle.digest):
             self._challenger = None
         elif before is None or before.digest != digest:
-            self._challenger = self._load("challenger", str(digest), wanted=str(digest))
+            self._challenger = self._load("challenger", str(digest))
         return self._challenger is not before
 
-    def _load(self, kind: str, digest: str, *, wanted: str) -> Bundle | None:
-        """Load a bundle; one that was refused is not tried again until it is made anew or another one is wanted."""
-        tried = (wanted, self.bundles.stamp(wanted))
-        if tried == self._refused.get(kind):
+    def _load(self, kind: str, digest: str) -> Bundle | None:
+        """Load a bundle; one that was refused is not tried again until it is made anew."""
+        stamp = self.bundles.stamp(digest)
+        if digest in self._refused and self._refused[digest] == stamp:
             return None
         try:
             found = self.bundles.load(digest)
         except BundleRefused as error:
-            self._refused[kind] = tried
+            self._refused[digest] = stamp
             log.error("%s %s refused, what serves goes on: %s", kind, digest[:12], error)
             self.on_reload(kind, "rejected", None)
             return None
