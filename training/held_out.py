@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from service.decision.model import ISSUES
-from training.dataset import Dataset
+
+if TYPE_CHECKING:
+    from training.dataset import Dataset
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
