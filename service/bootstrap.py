@@ -27,6 +27,7 @@ from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
 from service.adapters.seal import open_seal
 from service.adapters.server_keeper import keep_running
+from service.adapters.shadow_log import JournalShadows
 from service.adapters.state_restore import begin_epoch
 from service.decision.model import Request
 from service.feedback import Feedback
@@ -41,6 +42,7 @@ from service.ports import (
 )
 from service.reloader import Reloader
 from service.settings import Settings
+from service.shadow import Shadowing
 
 log = logging.getLogger("nba")
 WARM_SECONDS = 0.2
@@ -70,6 +72,7 @@ class Runtime:
     past: PastVersions | None = None
     explainer: Explainer | None = None
     erasures: Erasures | None = None
+    shadowing: Shadowing | None = None
 
 
 def join_server(settings: Settings, stack: AsyncExitStack) -> tuple[EmbeddedServer | None, str]:
@@ -168,6 +171,11 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             late = [] if is_begun else [_begin_epoch_late(state_link, settings.lake, clock)]
             for following in (reloader.follow(settings.reload_seconds), evidence.follow(EVIDENCE_SECONDS), *late):
                 stack.push_async_callback(_cancel, asyncio.create_task(following))
+        shadowing: Shadowing | None = None
+        if follow and settings.shadow_share > 0:
+            shadowing = Shadowing(JournalShadows(state_link, seal), settings.shadow_share)
+            online.watch = shadowing.watch
+            stack.push_async_callback(_cancel, asyncio.create_task(shadowing.follow()))
         breakers = {**state.breakers, "journal": journal_breaker}
         decisions = StoredDecisions(state, settings.lake)
         past = PastVersions(shelf, reloader.bundles, lambda: reloader.serving)
@@ -176,7 +184,19 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
         feedback = Feedback(journal, clock)
         erasures = Erasures(state_link, settings.lake, seal)
         yield Runtime(
-            settings, clock, state, journal, online, feedback, reloader, breakers, decisions, past, explainer, erasures
+            settings,
+            clock,
+            state,
+            journal,
+            online,
+            feedback,
+            reloader,
+            breakers,
+            decisions,
+            past,
+            explainer,
+            erasures,
+            shadowing,
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LOG_TABLES = ("decisions", "outcomes", "events", "switches")
+LOG_TABLES = ("decisions", "outcomes", "events", "switches", "shadows")
 MANIFEST = "manifest.json"
 REPLACED_SECONDS = 900.0
 """How long a replaced file stays for the queries that have begun."""

@@ -58,7 +58,7 @@ TAIL = {
 
 @log_app.command()
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT over decisions, candidates, outcomes, events, switches.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT over decisions, candidates, outcomes, events, shadows...")],
     form: FormOption = Form.TABLE,
 ) -> None:
     """Ask the log in SQL (DuckDB); it cannot be written this way."""

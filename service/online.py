@@ -42,6 +42,8 @@ meanwhile goes in the next pass."""
 Tell = Callable[[Sequence[str]], None]
 """Takes the degraded reasons that a step met."""
 _UNSEEN: AbstractContextManager[Tell] = nullcontext(lambda reasons: None)
+Watch = Callable[["Decided"], None]
+"""Takes a decision that was logged, at once."""
 
 
 def unseen(step: str) -> AbstractContextManager[Tell]:
@@ -158,6 +160,7 @@ class Online:
         serving: Returns what to decide with now, or None before anything was loaded.
         step: Stands around each of the steps gather, decide and record, to time or trace it.
         evidence: What came in since the model was made; None for nothing.
+        watch: Told every decision that was logged, before its answer goes out: it must only take note.
     """
 
     state: CustomerState
@@ -168,6 +171,7 @@ class Online:
     new_token: Callable[[], bytes] = field(default=lambda: secrets.token_bytes(16))
     step: Callable[[str], AbstractContextManager[Tell]] = unseen
     evidence: EvidenceSource | None = None
+    watch: Watch = lambda decided: None
 
     def __post_init__(self) -> None:
         self.together: Together[_Question, tuple[str, str], Decided] = Together(self._decide_all, MOST_TOGETHER, PASSES)
@@ -223,6 +227,7 @@ class Online:
             if recorded.repeat is not None:
                 return Repeat(recorded.repeat), recorded.repeat
             if not recorded.refused:
+                self.watch(decided)
                 return decided, answer
             refused: Collection[str] = recorded.refused
             if attempt >= MAX_RESELECTIONS:

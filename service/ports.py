@@ -230,6 +230,36 @@ class Backlog:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What the challenger says of a decision that another model made; nobody was shown anything of it.
+
+    Attributes:
+        candidates: Those that were open, by their position in the decision's row. propensities: Of them.
+        first_candidate: The one that it would have placed first, by the same draw; -1 for none.
+    """
+
+    decision_id: str
+    customer_id: str
+    decision_time: float
+    model_version: str
+    bundle_digest: str
+    candidates: tuple[int, ...]
+    propensities: tuple[float, ...]
+    first_candidate: int
+
+
+class ShadowLog(Protocol):
+    """Where shadows are written down."""
+
+    async def append(self, shadows: Sequence[Shadow]) -> int:
+        """Append them to the journal but for customers who are to be forgotten; return how many were appended.
+
+        Raises:
+            StoreUnavailable: Which of them were appended is then unknown.
+        """
+
+
 class Journal(Protocol):
     """The partitioned log of decisions, outcomes and events. What is acknowledged is in it."""
 

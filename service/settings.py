@@ -52,7 +52,10 @@ class Settings(BaseSettings):
     lake_seconds: float = Field(
         30.0, gt=0, description="How long the worker gathers entries before it writes the lake."
     )
-    retention_days: dict[Literal["decisions", "outcomes", "events", "switches"], int] = Field(
+    shadow_share: float = Field(
+        0.0, ge=0, le=1, description="Share of decisions that the challenger also scores, after the answer went out."
+    )
+    retention_days: dict[Literal["decisions", "outcomes", "events", "switches", "shadows"], int] = Field(
         {}, description="Days that the log's tables keep, as JSON: table -> days; a table that is not named keeps all."
     )
     decision_ttl_days: float = Field(45.0, gt=0, description="How long outcomes find their decision.")

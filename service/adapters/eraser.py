@@ -81,6 +81,7 @@ class Eraser:
             "decision log": take_out(self._lake, "decisions", is_theirs, ["customer_id"]),
             "outcomes": take_out(self._lake, "outcomes", of_outcomes, ["customer_id", "decision_id"]),
             "events": take_out(self._lake, "events", is_theirs, ["customer_id"]),
+            "shadows": take_out(self._lake, "shadows", is_theirs, ["customer_id"]),
             "snapshots and files": 0,
         }
         for path in other_files(self._var, self._lake):

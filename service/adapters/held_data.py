@@ -16,7 +16,7 @@ from service.adapters.lake_upkeep import count_rows
 from service.decision.record import partition_of
 from service.lake_files import files
 
-TABLES = ("decisions", "outcomes", "events")
+TABLES = ("decisions", "outcomes", "events", "shadows")
 
 
 async def logged_of(customer_id: str, link: Link, lake: Path) -> dict[str, list[dict[str, Any]]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from features.layout import SECONDS_PER_DAY
 from service.decision.record import DecisionRow
-from service.ports import Event, Outcome
+from service.ports import Event, Outcome, Shadow
 
 EVIDENCE_SECONDS = 28 * SECONDS_PER_DAY
 """Half-life of evidence of offers that come without one."""
@@ -74,6 +74,7 @@ encode = _encoder.encode
 _decode_decision_row = msgspec.msgpack.Decoder(_ROW).decode
 _decode_outcome = msgspec.msgpack.Decoder(OutcomeEntry).decode
 _decode_event = msgspec.msgpack.Decoder(Event).decode
+_decode_shadow = msgspec.msgpack.Decoder(Shadow).decode
 _decode_switch = msgspec.msgpack.Decoder(SwitchEntry).decode
 _decode_head = msgspec.msgpack.Decoder(_DecisionHead).decode
 _decode_parked = msgspec.msgpack.Decoder(Outcome).decode
@@ -130,6 +131,11 @@ def decode_parked(blob: bytes) -> Outcome:
 def decode_event(payload: bytes) -> Event:
     """Read the payload of an `event` entry."""
     return _decode_event(payload)
+
+
+def decode_shadow(payload: bytes) -> Shadow:
+    """Read the payload of a `shadow` entry."""
+    return _decode_shadow(payload)
 
 
 def decode_switch(payload: bytes) -> SwitchEntry:

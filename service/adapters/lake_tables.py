@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
-from service.adapters.journal_entries import decode_decision, decode_event, decode_outcome, decode_switch
+from service.adapters.journal_entries import (
+    decode_decision,
+    decode_event,
+    decode_outcome,
+    decode_shadow,
+    decode_switch,
+)
 from service.decision.log_columns import to_columns
 
 _MOMENT = pa.timestamp("us", tz="UTC")
@@ -114,6 +121,19 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("body_digest", pa.string()),
         ]
     ),
+    "shadows": pa.schema(
+        [
+            *_EVERY_ROW,
+            ("decision_id", pa.string()),
+            ("customer_id", pa.string()),
+            ("decision_time", _MOMENT),
+            ("model_version", pa.string()),
+            ("bundle_digest", pa.string()),
+            ("candidates", pa.list_(pa.int16())),
+            ("propensities", pa.list_(pa.float64())),
+            ("first_candidate", pa.int16()),
+        ]
+    ),
     "switches": pa.schema(
         [
             *_EVERY_ROW,
@@ -191,6 +211,12 @@ def _event_row(payload: bytes) -> dict[str, Any]:
     }
 
 
+def _shadow_row(payload: bytes) -> dict[str, Any]:
+    row = asdict(decode_shadow(payload))
+    row["decision_time"] = _microseconds(row["decision_time"])
+    return row
+
+
 def _switch_row(payload: bytes) -> dict[str, Any]:
     entry = decode_switch(payload)
     return {
@@ -212,5 +238,6 @@ _READERS: Mapping[str, tuple[str, Callable[[bytes], dict[str, Any]]]] = {
     "outcome": ("outcomes", _outcome_row),
     "orphan": ("outcomes", _outcome_row),
     "event": ("events", _event_row),
+    "shadow": ("shadows", _shadow_row),
     "switch": ("switches", _switch_row),
 }

@@ -1,4 +1,4 @@
-"""The log as SQL views: decisions, candidates, outcomes, events and switches over the lake's files of this moment.
+"""The log as SQL views over the lake's files of this moment: the tables as they are, and the candidates of decisions.
 
 Decides what each view shows; one SELECT at a time may be asked, and nothing but the lake is in reach of it. Needs
 DuckDB, which serving processes do not load.
@@ -17,7 +17,7 @@ from service.catalogue.loader import CatalogueError, load_catalogue
 from service.decision.model import Stage
 from service.lake_files import LogError, files
 
-VIEWS = ("decisions", "candidates", "outcomes", "events", "switches")
+VIEWS = ("decisions", "candidates", "outcomes", "events", "switches", "shadows")
 
 _CANDIDATES = """
 CREATE VIEW candidates AS

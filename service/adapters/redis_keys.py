@@ -15,7 +15,7 @@ nba:{pNN}:seen:<o or e>:<id digest>     digest of the body of an outcome or even
 nba:{pNN}:parked:<decision_id>          list: outcomes, msgpack, that came before their decision
 nba:{pNN}:evidence                      hash: action_id|<type of outcome> -> decayed sum|moment it is anchored at;
                                         action_id|expected the same of the propensities shown; version -> count
-nba:{pNN}:journal                       stream: k = decision, outcome, orphan, event or switch; v = msgpack payload
+nba:{pNN}:journal                       stream: k = decision, outcome, orphan, event, shadow or switch; v = msgpack
                                         (journal_entries.py)
 nba:{pNN}:lease, nba:{pNN}:fence        owner of the partition with its fencing token; the last token given
 nba:{pNN}:applied, nba:{pNN}:intent     last event whose facts are in the feature store; what is being pushed right now

@@ -53,6 +53,8 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
             runtime.reloader.on_reload = lambda kind, result, serving: _on_reload(app, kind, result, serving)
             if runtime.reloader.serving:
                 app.state.metrics.serves(runtime.reloader.serving)
+            if runtime.shadowing is not None:
+                runtime.shadowing.tell = lambda result, count: app.state.metrics.shadows.labels(result).inc(count)
             vitals: Vitals = app.state.vitals
             runtime.online.step = vitals.step
             if tracing is not None:

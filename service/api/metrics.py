@@ -43,6 +43,12 @@ class Metrics:
         self.reloads = Counter(
             "nba_reload", "Loads of a bundle or catalogue", ["kind", "result"], registry=self.registry
         )
+        self.shadows = Counter(
+            "nba_shadows",
+            "Decisions that the challenger scored as well (scored), or should have (dropped, failed)",
+            ["result"],
+            registry=self.registry,
+        )
         self.cap_denied = Counter(
             "nba_cap_denied",
             "Decisions in which a contact policy left no room (filter), reservations that it refused (reservation)",
