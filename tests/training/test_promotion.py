@@ -14,7 +14,7 @@ from features.contract import REGISTERED_MODEL
 from tests.small_world import SmallWorld
 from training import registry_commands
 from training.gate import Verdict
-from training.promotion import CHAMPION, PromotionError, Registry
+from training.promotion import CHALLENGER, CHAMPION, PromotionError, Registry
 
 app = typer.Typer()
 registry_commands.register(app)
@@ -22,16 +22,26 @@ registry_commands.register(app)
 
 @pytest.fixture
 def registry(small_world: SmallWorld, tmp_path: Path) -> Registry:
-    """A copy of the small world's MLflow with the same model as a second version."""
+    """A copy of the small world's MLflow in which its first model is the only one, and registered twice."""
     source = Path(small_world.mlflow_uri.removeprefix("sqlite:///"))
     copy = tmp_path / "mlflow.db"
     shutil.copy(source, copy)
     uri = f"sqlite:///{copy}"
     client = MlflowClient(uri, uri)
+    for version in client.search_model_versions(f"name = '{REGISTERED_MODEL}'"):
+        if str(version.version) != "1":
+            client.delete_model_version(REGISTERED_MODEL, version.version)
     first = client.get_model_version(REGISTERED_MODEL, "1")
-    client.create_model_version(REGISTERED_MODEL, first.source, first.run_id, tags=first.tags)
-    client.set_registered_model_alias(REGISTERED_MODEL, "challenger", "2")
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
+    second = client.create_model_version(REGISTERED_MODEL, first.source, first.run_id, tags=first.tags).version
+    client.set_registered_model_alias(REGISTERED_MODEL, "challenger", second)
     return Registry(uri)
+
+
+@pytest.fixture
+def second(registry: Registry) -> str:
+    """The number of the challenger."""
+    return registry.version_of(CHALLENGER) or ""
 
 
 def _run(registry: Registry, *arguments: str) -> tuple[int, str]:
@@ -48,16 +58,16 @@ def test_training_wrote_down_its_own_move(registry: Registry) -> None:
     assert (move["version"], move["before"], move["who"]) == ("1", "", "nba train")
 
 
-def test_a_challenger_that_is_no_worse_is_promoted_and_can_be_taken_back(registry: Registry) -> None:
+def test_a_challenger_that_is_no_worse_is_promoted_and_can_be_taken_back(registry: Registry, second: str) -> None:
     """The same model passes the gate; a rollback brings the one before; a further one finds nothing."""
     code, said = _run(registry, "promote", "--force", "--who", "ana", "--why", "same model")
     assert code == 0, said
-    assert "version 2 is the champion, before it was 1" in said
+    assert f"version {second} is the champion, before it was 1" in said
     code, said = _run(registry, "rollback", "--who", "rui", "--why", "complaints")
     assert code == 0, said
     assert registry.version_of(CHAMPION) == "1"
     assert [(m["version"], m["who"], m["is_rollback"]) for m in registry.moves()[1:]] == [
-        ("2", "ana", False), ("1", "rui", True),
+        (second, "ana", False), ("1", "rui", True),
     ]  # fmt: skip
     code, said = _run(registry, "rollback", "--who", "rui", "--why", "again")
     assert code == 2
@@ -66,9 +76,9 @@ def test_a_challenger_that_is_no_worse_is_promoted_and_can_be_taken_back(registr
     assert "complaints" in said
 
 
-def test_the_two_are_compared_on_the_held_out_rows_of_the_challenger(registry: Registry) -> None:
+def test_the_two_are_compared_on_the_held_out_rows_of_the_challenger(registry: Registry, second: str) -> None:
     """Both models' measures stand side by side, with the gain and its interval."""
-    verdict = registry.verdict("2")
+    verdict = registry.verdict(second)
     retention = verdict.measures["retention"]
     assert retention["auc"] == retention["champion.auc"]
     assert retention["gain_low"] == retention["gain"] == retention["gain_high"] == 0.0
@@ -77,11 +87,11 @@ def test_the_two_are_compared_on_the_held_out_rows_of_the_challenger(registry: R
 def test_what_the_gate_refuses_needs_a_name_and_a_reason(registry: Registry) -> None:
     """A version that cannot be judged stays; force without who and why is refused."""
     client = MlflowClient(registry.uri, registry.uri)
-    client.create_model_version(REGISTERED_MODEL, "runs:/nothing/model", None)
-    code, said = _run(registry, "promote", "3")
+    unknown = str(client.create_model_version(REGISTERED_MODEL, "runs:/nothing/model", None).version)
+    code, said = _run(registry, "promote", unknown)
     assert code == 2
     assert "no held-out rows" in said
-    code, said = _run(registry, "promote", "3", "--force")
+    code, said = _run(registry, "promote", unknown, "--force")
     assert code == 2
     assert "--who and --why" in said
     assert registry.version_of(CHAMPION) == "1"
@@ -93,7 +103,7 @@ def test_a_version_that_is_not_there_is_said(registry: Registry) -> None:
         registry.verdict("77")
 
 
-def test_moves_keep_what_the_gate_had_against_them(registry: Registry) -> None:
+def test_moves_keep_what_the_gate_had_against_them(registry: Registry, second: str) -> None:
     """A forced promotion carries the refusals."""
-    registry.promote("2", "ana", "because", Verdict(("upsell: worse",), {}))
+    registry.promote(second, "ana", "because", Verdict(("upsell: worse",), {}))
     assert registry.moves()[-1]["refusals"] == ["upsell: worse"]
