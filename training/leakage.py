@@ -53,14 +53,15 @@ def _tells(column: pa.ChunkedArray, labels: Floats) -> tuple[str, bool]:
     groups = [("differs from its most common value", codes != counts.argmax())]
     if len(kinds) <= MOST_KINDS:
         groups += [("has one of its values", codes == code) for code in range(len(kinds))]
+    doubt = ""
     for text, rows in groups:
         n, positives = int(rows.sum()), float(labels[rows].sum())
         rate = labels[~rows].mean() if (~rows).any() else 0.0
         if n * (1 - rate) >= LEAST_CERTAIN and positives == n:
             return f"comes with a positive in all {n:,} rows where it {text}", True
         if n * rate >= LEAST_CERTAIN and positives == 0 and len(kinds) <= MOST_KINDS:
-            return f"comes with no positive in {n:,} rows where it {text}", False
-    return "", False
+            doubt = doubt or f"comes with no positive in {n:,} rows where it {text}"
+    return doubt, False
 
 
 def auc_of(labels: Floats, scores: Floats) -> float:
