@@ -93,8 +93,9 @@ def gains(terms: Terms, estimates: Floats, stage_codes: Floats, is_unlevered: Bo
     worths: Floats = terms.worths
     if terms.stage_weights is not None:
         none = len(terms.stage_weights) - 1
-        worths = worths * terms.stage_weights[np.where(np.isnan(stage_codes), none, stage_codes).astype(np.int64)]
-    if is_unlevered.any():
+        codes = np.where(np.isnan(stage_codes), none, stage_codes).astype(np.int64)
+        worths = worths * terms.stage_weights.take(codes, axis=0)
+    if np.count_nonzero(is_unlevered):
         worths = np.where(is_unlevered[:, None], terms.plain_worths, worths)
     gained: Floats = estimates * worths
     return gained

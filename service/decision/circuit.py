@@ -77,7 +77,7 @@ class Circuit:
         """
         signed = np.empty((2 * self._n_rows, as_of.shape[1]))
         x = signed[: self._n_rows]
-        x[: len(self._as_of_rows)] = as_of[self._as_of_rows]
+        x[: len(self._as_of_rows)] = as_of.take(self._as_of_rows, axis=0)
         x[len(self._as_of_rows) : self._n_plain] = extras
         for row, value in self._constants:
             x[row] = value

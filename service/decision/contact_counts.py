@@ -108,7 +108,7 @@ class ContactRows:
 def reserved(contacts: Contacts, kinds: Ints, since: Floats) -> Bools:
     """Return (n_contacts,) which are decisions whose impression may still come: they count as one until then."""
     is_reserved: Bools = (kinds == KINDS["decision"]) & (contacts.times > since)
-    if is_reserved.any():
+    if np.count_nonzero(is_reserved):
         shown = {_what(contacts, k) for k in np.flatnonzero(kinds == KINDS["impression"]).tolist()}
         for k in np.flatnonzero(is_reserved).tolist():
             is_reserved[k] = _what(contacts, k) not in shown

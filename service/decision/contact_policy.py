@@ -138,20 +138,20 @@ class CapTable:
     def _counted(self, contacts: Contacts, now: float, local: LocalTimes) -> Ints:
         """Return customer x n_counters + counter of every contact that counts, once each time that it counts."""
         rows = self._rows.of(contacts.showings)
-        counters = self._rows.counters[rows]
+        counters = self._rows.counters.take(rows, axis=0)
         kinds = np.array([KINDS.get(kind, -1) for kind in contacts.kinds])
         # A contact ahead of `now` is clock skew between processes: it happened, so it counts.
-        is_counted = contacts.times[:, None] > self._windows.since(now, local)[contacts.customers]
+        is_counted = contacts.times[:, None] > self._windows.since(now, local).take(contacts.customers, axis=0)
         is_kind = kinds[:, None] == self._windows.kinds
         is_reserved = reserved(contacts, kinds, now - self._rows.reservations[rows])
-        if is_reserved.any():
+        if np.count_nonzero(is_reserved):
             is_kind |= is_reserved[:, None] & (self._windows.kinds == KINDS["impression"])
         is_counted &= is_kind
         is_counted &= counters >= 0
-        where, policies = np.nonzero(is_counted)
+        where, policies = is_counted.nonzero()
         cells: Ints = contacts.customers[where] * len(self.counters) + counters[where, policies]
         by_message = self._windows.by_message[policies]
-        if not by_message.any():
+        if not np.count_nonzero(by_message):
             return cells
         codes: dict[str, int] = {}
         messages = np.array([codes.setdefault(decision, len(codes)) for decision in contacts.decision_ids])

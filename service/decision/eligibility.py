@@ -171,6 +171,6 @@ def _apply_static(
 
 
 def _exclude(is_out: Bools, stage: Stage, stages: Stages, reasons: Reasons) -> None:
-    if is_out.any():
+    if np.count_nonzero(is_out):
         stages[:, is_out] = stage
         reasons[:, is_out] = -1

@@ -28,7 +28,7 @@ def draws(keys: Keys, n_draws: int) -> Floats:
     Returns:
         (n_draws, n_customers) in [0, 1), multiples of 2^-53.
     """
-    return mix(keys[None, :] + np.arange(1, n_draws + 1, dtype=np.uint64)[:, None] * GOLDEN)
+    return mix(keys + np.arange(1, n_draws + 1, dtype=np.uint64)[:, None] * GOLDEN)
 
 
 def mix(words: Keys) -> Floats:

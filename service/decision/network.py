@@ -36,9 +36,9 @@ class _Gates:
     def close(self, truths: Bools) -> None:
         out = truths[self.start : self.stop]
         if self.kind == "none":
-            np.logical_not(truths[self.inputs], out=out)
+            np.logical_not(truths.take(self.inputs, axis=0), out=out)
         else:
-            COMBINE[self.kind].reduceat(truths[self.inputs], self.offsets, axis=0, out=out)
+            COMBINE[self.kind].reduceat(truths.take(self.inputs, axis=0), self.offsets, axis=0, out=out)
 
 
 class Network:
@@ -82,18 +82,18 @@ class Network:
         """
         truths = np.empty((self.n_literals, signed.shape[1]), dtype=np.bool_)
         n_ge, n_eq, n_null = len(self._ge_rows), len(self._eq_rows), len(self._null_rows)
-        np.greater_equal(signed[self._ge_rows], self._ge_constants, out=truths[:n_ge])
+        np.greater_equal(signed.take(self._ge_rows, axis=0), self._ge_constants, out=truths[:n_ge])
         if n_eq:
-            np.equal(signed[self._eq_rows], self._eq_constants, out=truths[n_ge : n_ge + n_eq])
+            np.equal(signed.take(self._eq_rows, axis=0), self._eq_constants, out=truths[n_ge : n_ge + n_eq])
         if n_null:
-            np.isnan(signed[self._null_rows], out=truths[n_ge + n_eq : n_ge + n_eq + n_null])
+            np.isnan(signed.take(self._null_rows, axis=0), out=truths[n_ge + n_eq : n_ge + n_eq + n_null])
         for position in self._always:
             truths[position] = True
         for position in self._never:
             truths[position] = False
         for gates in self._gates:
             gates.close(truths)
-        return truths[self._outputs]
+        return truths.take(self._outputs, axis=0)
 
 
 def _gates(kind: str, members: list[int], literals: list[Literal], position: Mapping[int, int]) -> _Gates:

@@ -83,7 +83,7 @@ def uplifts(
     Returns:
         (n_customers, m), NaN where the propensity stands; of size 0 where no issue is arbitrated on uplift.
     """
-    if not plan.uses_uplift.any():
+    if not np.count_nonzero(plan.uses_uplift):
         return np.empty((0, 0))
     by_action = np.full((is_open.shape[0], len(plan.priors)), np.nan)
     customers, slots = _pairs(plan, is_open, plan.uses_uplift)
@@ -97,11 +97,11 @@ def uplifts(
 
 def _pairs(plan: ChannelPlan, is_open: Bools, is_wanted: Bools) -> tuple[Ints, Ints]:
     """Return customer and position in `distinct_actions` of every wanted action that any open treatment has."""
-    if not is_wanted.any():
+    if not np.count_nonzero(is_wanted):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     if len(plan.action_starts) != is_open.shape[1]:
         is_open = np.logical_or.reduceat(is_open, plan.action_starts, axis=1)
-    customers, slots = np.nonzero(is_open & is_wanted)
+    customers, slots = (is_open & is_wanted).nonzero()
     return customers, slots
 
 

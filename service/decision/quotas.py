@@ -84,7 +84,7 @@ class Counts:
         """Return which of the available candidates the quotas allow in a slot, (n_customers, m)."""
         table, counter_of = self._table, self._table.counter_of[placement][:, :-1]
         is_full = self._used >= table.most
-        if is_full.any():
+        if np.count_nonzero(is_full):
             for counters in counter_of:
                 is_available = is_available & ~is_full[:, counters]
         if not table.keeps:
@@ -101,7 +101,7 @@ class Counts:
 
     def add(self, pick: Ints, placement: str) -> None:
         """Count what was placed; -1 where nothing was."""
-        self._used[self._customers, self._table.counter_of[placement][:, pick]] += 1
+        self._used[self._customers, self._table.counter_of[placement].take(pick, axis=1)] += 1
 
 
 def _key(quota: Quota, action: Action) -> str | None:

@@ -46,7 +46,7 @@ class Placed:
 
     def mark(self, stages: NDArray[np.int8], stage: Stage, rows: Ints | None = None) -> None:
         """Set the stage, in place, of what was placed; `rows` are the customers' rows in `stages` if not the same."""
-        slots, customers = np.nonzero(self.picks >= 0)
+        slots, customers = (self.picks >= 0).nonzero()
         stages[customers if rows is None else rows[customers], self.picks[slots, customers]] = stage
 
 

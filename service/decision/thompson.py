@@ -35,6 +35,7 @@ LOWEST, HIGHEST = -1.8, 3.0
 Points over a shorter stretch lie closer, and fewer candidates reach the best: wider bounds took more points for the
 same error against the Beta."""
 _SPAN = np.array([LOWEST, HIGHEST])[:, None, None]
+_CUBED, _STRAIGHT = np.array(-0.07056), np.array(1.5976)  # arrays: a number would be made one at every slot
 _FLAT, _NOWHERE, _TINY = 1e-60, -1e300, float(np.finfo(np.float64).tiny)
 
 
@@ -121,8 +122,8 @@ def _decays(forms: Floats, points: Floats) -> Floats:
     normal -= intercepts
     np.maximum(normal, -8.0, out=normal)
     odds = normal * normal
-    odds *= -0.07056
-    odds -= 1.5976
+    odds *= _CUBED
+    odds -= _STRAIGHT
     odds *= normal
     np.exp(odds, out=odds)
     odds += 1.0
