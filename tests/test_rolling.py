@@ -119,6 +119,7 @@ def test_two_restarts_under_load_fail_no_request(rolling: Several) -> None:
     assert check(rolling, 2) > 50
 
 
+@pytest.mark.prove
 def test_a_newcomer_that_cannot_start_changes_nothing(small_world: SmallWorld, tmp_path: Path) -> None:
     """Where the new process ends before it is warm, those that serve stay, and a later restart succeeds."""
     keys = tmp_path / "keys.json"

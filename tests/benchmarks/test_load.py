@@ -109,6 +109,7 @@ def test_nobody_there_is_no_figure(tmp_path: Path):
         Load(tmp_path, "bodies", BODIES, use_wrk=False).run(free_port(), 1, 0.2)
 
 
+@pytest.mark.prove
 def test_an_open_loop_asks_when_it_is_due_and_counts_who_waited(account: Account, tmp_path: Path):
     """All questions of the stream are asked once; a contestant that stands still is charged from when each was due."""
     account.pause_seconds = 0.3
