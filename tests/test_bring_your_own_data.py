@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ NOTEBOOK = DOCS / "notebooks" / "from-the-registry.ipynb"
 BLOCK = re.compile(r"(?:<!-- (\w+) -->\n)?^```(\w+)(?: file=(\S+))?[^\n]*\n(.*?)^```", re.S | re.M)
 NUMBER = re.compile(r"-?\d+\.\d+")
 CHECK_DATA = os.environ.get("NBA_CHECK_DATA", "")
-OF_STUDY = PAGE.index("## 8.")
+STUDY, LIVE = PAGE.split("\n## 8. ")
 
 
 def made_up_trial(folder: Path, n: int = 3_000) -> Path:
@@ -42,11 +43,19 @@ def made_up_trial(folder: Path, n: int = 3_000) -> Path:
     return folder
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def run(command: str, folder: Path, data: Path | str) -> str:
     binaries = str(Path(sys.executable).parent)
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("NBA_")}
     environment = {
-        **os.environ, "NBA_CHECK_DATA": str(data), "PATH": f"{binaries}:{os.environ['PATH']}", "COLUMNS": "200",
-        "OMP_NUM_THREADS": "1", "NBA_MLFLOW_URI": f"sqlite:///{folder / 'mine' / 'mlflow.db'}", "MPLBACKEND": "agg",
+        **ours, "NBA_CHECK_DATA": str(data), "NBA_MLFLOW_URI": f"sqlite:///{folder / 'mine' / 'mlflow.db'}",
+        "NBA_REPOSITORY": str(DOCS.parent), "NBA_PORT": str(free_port()), "PATH": f"{binaries}:{os.environ['PATH']}",
+        "COLUMNS": "200", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg",
     }  # fmt: skip
     ended = subprocess.run(
         ["bash", "-euc", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -55,11 +64,11 @@ def run(command: str, folder: Path, data: Path | str) -> str:
     return ended.stdout
 
 
-def follow(folder: Path, data: Path | str) -> list[tuple[str, str]]:
-    """Follow the page up to step 7: write its files, run its commands, return what they printed, and what it says."""
-    (folder / "mine").mkdir()
+def follow(part: str, folder: Path, data: Path | str = "") -> list[tuple[str, str]]:
+    """Follow a part of the page: write its files, run its commands, return what they printed, and what it says."""
+    (folder / "mine").mkdir(exist_ok=True)
     printed, told = "", []
-    for name, kind, file, body in BLOCK.findall(PAGE[:OF_STUDY]):
+    for name, kind, file, body in BLOCK.findall(part):
         if file:
             (folder / file).write_text(body)
         elif kind == "bash":
@@ -72,7 +81,7 @@ def follow(folder: Path, data: Path | str) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, str]]]:
     folder = tmp_path_factory.mktemp("study")
-    return folder, follow(folder, made_up_trial(tmp_path_factory.mktemp("data")))
+    return folder, follow(STUDY, folder, made_up_trial(tmp_path_factory.mktemp("data")))
 
 
 def test_the_page_leads_from_a_log_to_decisions(study: tuple[Path, list[tuple[str, str]]]):
@@ -99,11 +108,26 @@ def test_the_notebook_does_it_from_the_registry(study: tuple[Path, list[tuple[st
     assert all(cell["outputs"] == [] for cell in cells), "a notebook is kept without its outputs"
 
 
+@pytest.mark.prove
+def test_the_clone_answers_customers_as_the_study_did(study: tuple[Path, list[tuple[str, str]]]):
+    """Step 8 serves, over HTTP and through Feast, the choice of step 7 with its numbers, and folds a purchase."""
+    follow(LIVE, study[0])
+    answer = json.loads((study[0] / "live" / "decision.json").read_text())
+    _, _, (asked, _) = study[1]
+    chosen = next(line for line in asked.splitlines() if " ranked " in line)
+    assert answer["degraded"] is False
+    assert [action["action_id"] for action in answer["actions"]] == [chosen.split()[0]]
+    for number in ("propensity", "uplift", "priority"):
+        assert f"'{number}': {round(answer['actions'][0][number], 4)}" in chosen
+    facts = json.loads((study[0] / "live" / "customer.json").read_text())["views"]["profile"]["columns"]
+    assert facts["bought_line__womens"] == 1.0
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not CHECK_DATA, reason="NBA_CHECK_DATA does not name the folder of real data")
 def test_the_page_tells_what_hillstrom_gives(tmp_path: Path):
     """Followed on Hillstrom's trial the page's commands print what the page says they print."""
-    for printed, told in follow(tmp_path, CHECK_DATA):
+    for printed, told in follow(STUDY, tmp_path, CHECK_DATA):
         assert NUMBER.sub("#", printed).strip() == NUMBER.sub("#", told).strip()
         found, expected = (np.array(NUMBER.findall(text), float) for text in (printed, told))
         np.testing.assert_allclose(found, expected, rtol=0.01, atol=0.0005)
