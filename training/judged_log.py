@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.layout import Layout
-from service.decision.compiled import ChannelPlan, CompiledCatalogue
+from service.decision.channel_plan import ChannelPlan
+from service.decision.compiled import CompiledCatalogue
 from service.decision.contact_policy import UNBOUND
 from service.decision.engine import decide
 from service.decision.experiment import HOLDOUT, NBA

@@ -10,7 +10,7 @@ from service.catalogue.document import Document, Place
 from service.catalogue.expressions import read_expression
 from service.catalogue.rules import Symbols
 from service.catalogue.scopes import read_scope, scopes
-from service.decision.compiled import scopes_of
+from service.decision.channel_plan import scopes_of
 from service.decision.expression import columns_read, renamed
 from service.decision.model import Action, Placement, Rule, Stage, Treatment
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from service.decision.compiled import ChannelPlan, CompiledCatalogue
+from service.decision.channel_plan import ChannelPlan
+from service.decision.compiled import CompiledCatalogue
 from service.decision.consent import GRANTED
 from service.decision.model import CustomerBatch, Request, Stage
 from service.decision.spending import has_room

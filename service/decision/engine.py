@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decision.arbitration import drop_below_thresholds, gains
-from service.decision.compiled import ChannelPlan, CompiledCatalogue, compile_catalogue
+from service.decision.channel_plan import ChannelPlan
+from service.decision.compiled import CompiledCatalogue, compile_catalogue
 from service.decision.eligibility import admit
 from service.decision.evidence import Standing
 from service.decision.experiment import CHALLENGER, HOLDOUT, NO_LEVERS, assign, held_issues

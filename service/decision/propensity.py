@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.decision.compiled import ChannelPlan
+from service.decision.channel_plan import ChannelPlan
 from service.decision.model import CustomerBatch, Scorer
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decision import exploration
-from service.decision.compiled import ChannelPlan, CompiledCatalogue
+from service.decision.channel_plan import ChannelPlan
+from service.decision.compiled import CompiledCatalogue
 from service.decision.eligibility import closed_placements
 from service.decision.model import Choice, Decisions, Request, Stage
 from service.decision.quotas import Counts

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decision import exploration
-from service.decision.compiled import ChannelPlan
+from service.decision.channel_plan import ChannelPlan
 from service.decision.experiment import PROPENSITY_ONLY, RANDOM, is_exploring
 from service.decision.model import Decisions, Exploration
 from service.decision.thompson import Posterior, winning_probabilities

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.decision.compiled import ChannelPlan
+from service.decision.channel_plan import ChannelPlan
 from service.decision.model import Catalogue, Request
 
 ALL = "all"
