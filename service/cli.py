@@ -43,7 +43,7 @@ app.command()(rebuild)
 app.command()(skew)
 app.add_typer(switch_app, name="switch")
 console = Console(stderr=True)
-NEEDS_FEAST = ("apply", "materialize", "replay", "train", "prepare", "agent", "worker", "rebuild", "demo")
+NEEDS_FEAST = ("apply", "materialize", "replay", "train", "tune", "prepare", "agent", "worker", "rebuild", "demo")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
