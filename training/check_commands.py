@@ -87,6 +87,9 @@ def _training_rows(history: Path) -> pa.Table:
     """Return the example's labelled rows with their inputs; what an issue asks of a member is one offer."""
     import pyarrow as pa
 
+    if not (history / "lines.parquet").is_file():
+        typer.echo(f"there is no history in {history}; name a table, or run `nba prepare` first", err=True)
+        raise typer.Exit(1)
     # Point-in-time joins read the lake alone: what the definitions expand must be there, and no online store is asked.
     needed = {"NBA_FEAST_REDIS": "127.0.0.1:1", "NBA_FEAST_REGISTRY": f"sqlite:///{history.parent / 'registry.db'}"}
     for name, value in {**needed, "NBA_VAR": str(history.parent)}.items():

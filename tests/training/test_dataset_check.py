@@ -138,3 +138,6 @@ def test_the_command_ends_with_1_where_rows_cannot_be_used(tmp_path):
     assert refused.exit_code == 1
     assert "'spend'" in refused.output
     assert CliRunner().invoke(app, [*asked, "--ignore", "spend,chance"]).exit_code == 0
+    nothing = CliRunner().invoke(app, ["dataset", "check", "--var", str(tmp_path)])
+    assert nothing.exit_code == 1
+    assert "nba prepare" in nothing.output
