@@ -42,6 +42,7 @@ class View(StrEnum):
     OUTCOMES = "outcomes"
     EVENTS = "events"
     SWITCHES = "switches"
+    SHADOWS = "shadows"
 
 
 FormOption = Annotated[Form, typer.Option("--format", help="table for people; csv; json: an object a line.")]
@@ -53,6 +54,7 @@ TAIL = {
     View.OUTCOMES: "occurred_at, outcome_id, decision_id, action_id, type, value, is_orphan",
     View.EVENTS: "occurred_at, event_id, customer_id, type, properties, flags",
     View.SWITCHES: '"at", scope, scope_id, paused, who, why',
+    View.SHADOWS: "decision_time, decision_id, model_version, first_candidate, propensities",
 }
 
 
