@@ -19,6 +19,7 @@ from service.adapters.eraser import Eraser
 from service.adapters.erasures import Erasures
 from service.adapters.fact_stream import FactStream
 from service.adapters.held_data import files_with, logged_of
+from service.adapters.journal_entries import encode
 from service.adapters.lake_upkeep import compact
 from service.adapters.parquet_lake import ParquetLake
 from service.adapters.partition_owner import PartitionOwner
@@ -28,7 +29,7 @@ from service.adapters.redis_state import RedisState
 from service.adapters.seal import Seal, open_seal
 from service.decision.record import partition_of
 from service.lake_files import files
-from service.ports import Caps, Event, FactPlan, Outcome
+from service.ports import Caps, Event, FactPlan, Outcome, Shadow
 from service.upkeep import Upkeep
 from service.worker import Worker
 from tests.service.rows import CHEESE, decision_row
@@ -145,12 +146,19 @@ def test_a_forgotten_customer_is_nowhere(clean_url: str, feast_world: tuple[Any,
         worker = world.worker()
         decision_id = await world.live(NAME)
         await world.live("b")
+        shadow = encode(Shadow(decision_id, NAME, NOW, "m/2", "d", (0,), (0.1,), 0))
+        await world.ask(("XADD", keys.of_partition(partition_of(NAME), "journal"), "*", "k", "shadow", "v", shadow))
         await worker.drain_once()
         compact(world.lake, NOW, whole=True)
         await world.live(NAME)
         before = await world.ask(("HGETALL", keys.of_partition(partition_of(NAME), "evidence")))
         held = await logged_of(NAME, world.link, world.lake)
-        assert {table: len(rows) for table, rows in held.items()} == {"decisions": 2, "outcomes": 2, "events": 4}
+        assert {table: len(rows) for table, rows in held.items()} == {
+            "decisions": 2,
+            "outcomes": 2,
+            "events": 4,
+            "shadows": 1,
+        }
         assert len(files_with(NAME, world.var, world.lake)) == 2
         receipt = await world.forget(worker, NAME)
         assert NAME.encode() not in await world.everything()
@@ -165,7 +173,7 @@ def test_a_forgotten_customer_is_nowhere(clean_url: str, feast_world: tuple[Any,
         assert await world.ask(("HGETALL", keys.of_partition(partition_of(NAME), "evidence"))) == before
         assert SEAL.is_signed(receipt)
         assert receipt["removed"] == {
-            "facts": 1, "contacts and consents": 0, "decisions and answers": 4, "journal": 0, "poison": 0,
+            "facts": 1, "contacts and consents": 0, "decisions and answers": 4, "journal": 0, "shadows": 1, "poison": 0,
             "decision log": 2, "outcomes": 2, "events": 4, "snapshots and files": 2,
         }  # fmt: skip
         assert not SEAL.is_signed({**receipt, "removed": {}})
