@@ -116,7 +116,7 @@ def serve(var: Path, mlflow_uri: str, now: float, tmp: Path) -> Iterator[Served]
     shutil.copytree(var, own)
     port = free_port()
     env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("NBA_")},
+        **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
         "NBA_VAR": str(own), "NBA_MLFLOW_URI": mlflow_uri, "NBA_PORT": str(port),
         "NBA_GATHER_DEADLINE_MS": "1000", "NBA_RECORD_DEADLINE_MS": "1000", "NBA_INTAKE_DEADLINE_MS": "5000",
         "NBA_LAKE_SECONDS": "0.5",

@@ -51,7 +51,9 @@ def free_port() -> int:
 
 def run(command: str, folder: Path, data: Path | str) -> str:
     binaries = str(Path(sys.executable).parent)
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("NBA_")}
+    ours = {
+        name: value for name, value in os.environ.items() if not name.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))
+    }
     environment = {
         **ours, "NBA_CHECK_DATA": str(data), "NBA_MLFLOW_URI": f"sqlite:///{folder / 'mine' / 'mlflow.db'}",
         "NBA_REPOSITORY": str(DOCS.parent), "NBA_PORT": str(free_port()), "PATH": f"{binaries}:{os.environ['PATH']}",
@@ -94,6 +96,7 @@ def test_the_page_leads_from_a_log_to_decisions(study: tuple[Path, list[tuple[st
     assert "ranked" in asked
 
 
+@pytest.mark.prove
 def test_the_notebook_does_it_from_the_registry(study: tuple[Path, list[tuple[str, str]]]):
     """The notebook's cells, run in order, rank unseen customers and leave more alone as mails get dearer."""
     cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]

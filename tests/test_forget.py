@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
+
 from tests.served import Served
 
 CUSTOMER = "17"
@@ -46,6 +48,7 @@ def test_a_customer_is_forgotten_within_a_minute(served: Served) -> None:
     assert f'"{CUSTOMER}"' not in (served.var.parent / "worker.log").read_text()
 
 
+@pytest.mark.prove
 def test_the_command_prints_the_receipt(served: Served) -> None:
     """`nba forget` waits for the worker and prints what was removed where; an unknown receipt is a 404."""
     done = served.run("forget", "18")

@@ -105,7 +105,7 @@ def telling(tmp: Path) -> Iterator[Teller]:
         plan = read_plan(resolve_plan(FEATURE_REPO, registry))
     with EmbeddedServer(var) as url:
         env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("NBA_")},
+            **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
             "NBA_VAR": str(var), "NBA_PORT": str(port), "NBA_REDIS_URL": url, "NBA_LOG_LEVEL": "WARNING",
             "NBA_INTAKE_DEADLINE_MS": "30000",
         }  # fmt: skip

@@ -114,6 +114,7 @@ def check(several: Several, times: int) -> int:
     return len(statuses)
 
 
+@pytest.mark.prove
 def test_two_restarts_under_load_fail_no_request(rolling: Several) -> None:
     """While all processes are replaced twice, every request has its answer and the service stays ready."""
     assert check(rolling, 2) > 50

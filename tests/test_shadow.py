@@ -138,12 +138,16 @@ def test_every_decision_of_others_has_its_shadow(told: Told) -> None:
         assert {partition_of(customer) for customer in shadowed} <= {partition}
 
 
+@pytest.mark.prove
 def test_the_command_tells_how_the_challenger_differs(told: Told) -> None:
     """`nba shadow` reads from the lake how many decisions were compared and how far the two models are apart."""
     lake = ParquetLake(told.var / "lake")
     for partition, entries in told.entries.items():
         lake.write(partition, entries)
-    env = {**{k: v for k, v in os.environ.items() if not k.startswith("NBA_")}, "NBA_VAR": str(told.var)}
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
+        "NBA_VAR": str(told.var),
+    }
     env |= {"NBA_CATALOGUE": str(told.catalogue)}
 
     def run(*more: str) -> str:

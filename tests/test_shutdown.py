@@ -66,7 +66,7 @@ def test_nothing_that_was_asked_fails(small_world: SmallWorld, tmp_path: Path, w
     """After SIGTERM /readyz is 503 while requests, one half sent among them, are still answered; then it ends."""
     var, port = copy_of_models(small_world, tmp_path / "var"), free_port()
     env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("NBA_")},
+        **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
         "NBA_VAR": str(var), "NBA_PORT": str(port), "NBA_MLFLOW_URI": "http://127.0.0.1:1",
         "NBA_DRAIN_SECONDS": str(DRAIN_SECONDS),
     }  # fmt: skip

@@ -217,6 +217,7 @@ def swap_under_load(rig: Rig, oracle: Oracle, swaps: int) -> None:
         for loader in loaders:
             loader.enough.set()
             loader.join()
+    assert not [wrong for loader in loaders for wrong in loader.wrong][:5]
     took = [s for loader in loaders for s in loader.seconds][len(still) :]
     print(
         f"{swaps} swaps under {len(took)} requests on {CONNECTIONS} connections: "

@@ -68,7 +68,7 @@ def is_alive(pid: int) -> bool:
 
 
 def environment(var: Path, port: int) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("NBA_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))}
     return {**kept, "NBA_VAR": str(var), "NBA_PORT": str(port), "NBA_MLFLOW_URI": "http://127.0.0.1:1"}
 
 

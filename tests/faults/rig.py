@@ -66,7 +66,7 @@ class Rig:
         self.server, self.history = OwnServer(self.folder / "redis"), History(self.folder / "history.jsonl")
         self.port, self.random = free_port(), random.Random(self.seed)
         self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("NBA_")},
+            **{name: value for name, value in os.environ.items() if not name.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
             "NBA_VAR": str(self.var), "NBA_REDIS_URL": self.server.url, "NBA_PORT": str(self.port),
             "NBA_LAKE_SECONDS": str(self.lake_seconds), "NBA_CLOCK": "wall", "NBA_DRAIN_SECONDS": "0",
         }  # fmt: skip

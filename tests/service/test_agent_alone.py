@@ -133,7 +133,7 @@ def test_a_running_agent_ends_on_a_signal_while_mlflow_is_silent(small_world: Sm
     var, log = tmp_path / "var", tmp_path / "agent.log"
     var.mkdir()
     shutil.copytree(small_world.models, var / "models")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("NBA_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))}
     with answering(ANSWERS["an error"]) as port:
         env = {**kept, "NBA_VAR": str(var), "NBA_MLFLOW_URI": f"http://127.0.0.1:{port}"}
         env |= {"NBA_REDIS_URL": "redis://127.0.0.1:1/0"}

@@ -63,6 +63,7 @@ def _assert_stream_equals_sql(history: Path, moments: list[float]) -> None:
         assert compared == len(moments)
 
 
+@pytest.mark.prove
 def test_stream_equals_sql(history: Path) -> None:
     """Folding all events of all households gives what one SQL aggregate gives, at three moments, within 1e-9."""
     _assert_stream_equals_sql(history, _moments(3))

@@ -181,6 +181,7 @@ def test_rows_read_from_the_lake_are_those_that_were_logged(log: CoreLog):
     assert not list(read_decisions(log.lake.folder, 0.0, NOW))
 
 
+@pytest.mark.prove
 def test_the_command_prints_json(log: CoreLog, folder: Path, better: Catalogue):
     """`nba evaluate --model none --json` gives estimates by issue; a log that cannot answer is one sentence."""
     (folder / "catalogues").mkdir(exist_ok=True)

@@ -131,6 +131,7 @@ def test_the_page_stands_alone(figures: LogFigures) -> None:
     assert page(figures) == text
 
 
+@pytest.mark.prove
 def test_the_command_writes_the_page_and_says_what_is_missing(log: CoreLog, folder: Path, tmp_path: Path) -> None:
     """`nba report` writes the file; without a log it is one sentence and exit code 1."""
     command = [sys.executable, "-m", "service.cli", "report", "--out", str(tmp_path / "r.html"), "--var", str(tmp_path)]

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import redis
@@ -62,9 +63,12 @@ def test_where_its_port_was_taken_the_new_address_is_told(tmp_path: Path) -> Non
 
         def harm(server: EmbeddedServer) -> None:
             port = json.loads((server.folder / "server.json").read_text())["port"]
-            kill(server)
             thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            thief.bind(("127.0.0.1", port))
+            for _ in range(20):
+                with suppress(OSError):  # the keeper was faster, or is about to start it again
+                    kill(server)
+                    thief.bind(("127.0.0.1", port))
+                    break
             thief.listen()
 
         moved = kept(tmp_path, harm)
