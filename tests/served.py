@@ -71,6 +71,11 @@ def _parsed(body: bytes) -> Any:
         return body.decode(errors="replace")
 
 
+def plain_environment() -> dict[str, str]:
+    """Return the environment without what this project or another tool of these tests has set in it."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))}
+
+
 def free_port() -> int:
     """Return a port that was free a moment ago."""
     with socket.socket() as probe:
@@ -116,7 +121,7 @@ def serve(var: Path, mlflow_uri: str, now: float, tmp: Path) -> Iterator[Served]
     shutil.copytree(var, own)
     port = free_port()
     env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
+        **plain_environment(),
         "NBA_VAR": str(own), "NBA_MLFLOW_URI": mlflow_uri, "NBA_PORT": str(port),
         "NBA_GATHER_DEADLINE_MS": "1000", "NBA_RECORD_DEADLINE_MS": "1000", "NBA_INTAKE_DEADLINE_MS": "5000",
         "NBA_LAKE_SECONDS": "0.5",

@@ -23,7 +23,7 @@ import redis
 from service.catalogue.loader import load_catalogue
 from tests.conftest import NOW
 from tests.fragile import Answer, Caller, OwnServer, Proxy
-from tests.served import Served, free_port, process, wait_until
+from tests.served import Served, free_port, plain_environment, process, wait_until
 from tests.service.decision.worlds import CATALOGUE
 from tests.small_world import SmallWorld
 
@@ -48,7 +48,7 @@ def service(var: Path, redis_url: str | None, **settings: str) -> Iterator[int]:
     """Serve with the default deadlines, without MLflow and registry; yield the port once it listens."""
     port = free_port()
     env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
+        **plain_environment(),
         "NBA_VAR": str(var), "NBA_PORT": str(port), "NBA_MLFLOW_URI": f"http://{NOBODY}",
         **({"NBA_REDIS_URL": redis_url} if redis_url else {}), **settings,
     }  # fmt: skip
@@ -301,7 +301,7 @@ def boot(var: Path, redis_url: str) -> tuple[float, Answer]:
     started = time.monotonic()
     port = free_port()
     env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
+        **plain_environment(),
         "NBA_VAR": str(var), "NBA_PORT": str(port), "NBA_REDIS_URL": redis_url,
         "NBA_MLFLOW_URI": f"http://{NOBODY}",
     }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from service.adapters.redis_state import RedisState
 from service.bootstrap import FEATURE_REPO
 from service.decision.record import PARTITIONS
 from service.ports import FactPlan
-from tests.served import Served, free_port, process, wait_until
+from tests.served import Served, free_port, plain_environment, process, wait_until
 from tests.small_world import feast_environment
 from training.feast_steps import apply, open_store
 from training.past import Past
@@ -105,7 +104,7 @@ def telling(tmp: Path) -> Iterator[Teller]:
         plan = read_plan(resolve_plan(FEATURE_REPO, registry))
     with EmbeddedServer(var) as url:
         env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
+            **plain_environment(),
             "NBA_VAR": str(var), "NBA_PORT": str(port), "NBA_REDIS_URL": url, "NBA_LOG_LEVEL": "WARNING",
             "NBA_INTAKE_DEADLINE_MS": "30000",
         }  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from service.online import Model, decide_all
 from service.ports import Gathered, Shadow, StoreUnavailable
 from service.shadow import MOST_WAITING, Shadowing, is_shadowed, shadow_of
 from tests.fragile import Caller, OwnServer
-from tests.served import Served, wait_until
+from tests.served import Served, plain_environment, wait_until
 from tests.service.decision.worlds import CATALOGUE, TableScorer
 from tests.service.test_pass import BATCH, IDS, NOW, REASONS, SERVING
 from tests.small_world import SmallWorld
@@ -145,7 +144,7 @@ def test_the_command_tells_how_the_challenger_differs(told: Told) -> None:
     for partition, entries in told.entries.items():
         lake.write(partition, entries)
     env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
+        **plain_environment(),
         "NBA_VAR": str(told.var),
     }
     env |= {"NBA_CATALOGUE": str(told.catalogue)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.served import free_port, process, wait_until
+from tests.served import free_port, plain_environment, process, wait_until
 from tests.small_world import SmallWorld
 from tests.test_degraded import answers, copy_of_models
 
@@ -66,7 +65,7 @@ def test_nothing_that_was_asked_fails(small_world: SmallWorld, tmp_path: Path, w
     """After SIGTERM /readyz is 503 while requests, one half sent among them, are still answered; then it ends."""
     var, port = copy_of_models(small_world, tmp_path / "var"), free_port()
     env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
+        **plain_environment(),
         "NBA_VAR": str(var), "NBA_PORT": str(port), "NBA_MLFLOW_URI": "http://127.0.0.1:1",
         "NBA_DRAIN_SECONDS": str(DRAIN_SECONDS),
     }  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.fragile import Caller
-from tests.served import free_port, process, wait_until
+from tests.served import free_port, plain_environment, process, wait_until
 from tests.small_world import SmallWorld
 from tests.test_degraded import answers, copy_of_models
 
@@ -68,7 +68,7 @@ def is_alive(pid: int) -> bool:
 
 
 def environment(var: Path, port: int) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))}
+    kept = plain_environment()
     return {**kept, "NBA_VAR": str(var), "NBA_PORT": str(port), "NBA_MLFLOW_URI": "http://127.0.0.1:1"}
 
 

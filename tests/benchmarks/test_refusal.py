@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from service.settings import CHECKOUT
+from tests.served import plain_environment
 
 
 @pytest.mark.prove
 def test_without_data_it_says_what_to_do_in_one_sentence(tmp_path: Path):
     """On an empty var it names what is missing and the command, writes nothing and exits with 1."""
     env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
+        **plain_environment(),
         "NBA_VAR": str(tmp_path / "var"),
     }
     command = [sys.executable, "-m", "benchmarks", "--only", "online", "--out", str(tmp_path / "out")]

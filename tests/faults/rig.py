@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import signal
 import subprocess
@@ -29,7 +28,7 @@ from service.adapters.redis_state import RedisState
 from service.ports import Caps, FactPlan
 from tests.faults.history import History
 from tests.fragile import OwnServer
-from tests.served import free_port
+from tests.served import free_port, plain_environment
 from tests.service.rows import CHEESE, decision_row
 from tests.small_world import feast_environment
 from training.feast_steps import apply, open_store
@@ -66,7 +65,7 @@ class Rig:
         self.server, self.history = OwnServer(self.folder / "redis"), History(self.folder / "history.jsonl")
         self.port, self.random = free_port(), random.Random(self.seed)
         self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))},
+            **plain_environment(),
             "NBA_VAR": str(self.var), "NBA_REDIS_URL": self.server.url, "NBA_PORT": str(self.port),
             "NBA_LAKE_SECONDS": str(self.lake_seconds), "NBA_CLOCK": "wall", "NBA_DRAIN_SECONDS": "0",
         }  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 import service.model_agent as model_agent
 from service.adapters.bundle_dir import MANIFEST, bundles_by_age, current_digest, prune_bundles, set_current
 from service.model_agent import KEPT_REFUSALS, sync_once
-from tests.served import free_port, process, wait_until
+from tests.served import free_port, plain_environment, process, wait_until
 from tests.small_world import SmallWorld
 
 PAGE = b"<html><body>Sign in</body></html>"
@@ -133,7 +133,7 @@ def test_a_running_agent_ends_on_a_signal_while_mlflow_is_silent(small_world: Sm
     var, log = tmp_path / "var", tmp_path / "agent.log"
     var.mkdir()
     shutil.copytree(small_world.models, var / "models")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NBA_", "MLFLOW_", "PROMETHEUS_"))}
+    kept = plain_environment()
     with answering(ANSWERS["an error"]) as port:
         env = {**kept, "NBA_VAR": str(var), "NBA_MLFLOW_URI": f"http://127.0.0.1:{port}"}
         env |= {"NBA_REDIS_URL": "redis://127.0.0.1:1/0"}
