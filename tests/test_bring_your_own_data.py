@@ -86,6 +86,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[st
     return folder, follow(STUDY, folder, made_up_trial(tmp_path_factory.mktemp("data")))
 
 
+@pytest.mark.prove
 def test_the_page_leads_from_a_log_to_decisions(study: tuple[Path, list[tuple[str, str]]]):
     """On a made-up trial the page's commands find the effect that is there, a policy that pays, and a decision."""
     (learned, _), (judged, _), (asked, _) = study[1]

@@ -44,8 +44,8 @@ def test_a_cancelled_caller_never_gets_or_leaves_anothers_reply(clean_url: str) 
         return answered, cut
 
     answered, cut = asyncio.run(scenario())
-    assert answered > 300
-    assert cut > 100
+    assert answered > 200
+    assert cut > 30
 
 
 def test_a_refused_connection_is_the_stores_unavailability(tmp_path: Path) -> None:
