@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from service.adapters.connection import Link
 from service.adapters.embedded import EmbeddedServer
 from service.ports import FactPlan
+from tests.service.worker_world import Scenario, World
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -54,3 +55,21 @@ def feast_world(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         store = open_store(REPO / "features")
         apply(store, facts_folder=folder / "facts")
         yield store, read_plan(resolve_plan(REPO / "features", registry))
+
+
+@pytest.fixture
+def on(clean_url: str, tmp_path: Path, feast_world: tuple[Any, FactPlan]) -> Scenario:
+    """Run a scenario in a fresh world."""
+
+    def run_it(scenario: Callable[[World], Awaitable[None]]) -> None:
+        async def whole() -> None:
+            world = World(clean_url, tmp_path / "lake", feast_world[1])
+            try:
+                await scenario(world)
+            finally:
+                await world.link.close()
+                await world.journal.close()
+
+        asyncio.run(whole())
+
+    return run_it

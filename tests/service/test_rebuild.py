@@ -24,7 +24,7 @@ from service.ports import Caps, Event, FactPlan, Offer, Outcome
 from service.rebuild import Rebuild, Rebuilt, WorkersRun
 from service.settings import CHECKOUT
 from tests.service.rows import decision_row
-from tests.service.test_worker import NOW, World, expected, purchase
+from tests.service.worker_world import NOW, World, expected, purchase
 
 SEAFOOD = "cross_sell_seafood"
 CONSENT = {"channel": "app", "purpose": "marketing", "granted": True, "source": "web", "expiry": None}

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+from service.adapters.fact_stream import FactStream
 from service.adapters.journal_entries import encode
 from service.adapters.lake_upkeep import MIN_FILES
 from service.adapters.parquet_lake import LakeConflict, ParquetLake
 from service.adapters.partition_owner import NotOwner, PartitionOwner
 from service.decision.record import PARTITIONS, partition_of
 from service.lake_files import files, read_manifest
-from service.ports import FactPlan
 from service.upkeep import Upkeep
 from service.worker import Worker
-from tests.service.test_worker import FactStream, FixedClock, World, purchase
+from tests.service.worker_world import FixedClock, Scenario, World, purchase
 
 
 def worker(world: World, lease_seconds: float = 10.0) -> Worker:
@@ -39,22 +37,8 @@ async def share(*workers: Worker, rounds: int = 3) -> list[int]:
     return held
 
 
-def on(clean_url: str, feast_world: tuple[Any, FactPlan], folder: Path, scenario: Any) -> None:
-    """Run a scenario in a fresh world."""
-
-    async def whole() -> None:
-        world = World(clean_url, folder / "lake", feast_world[1])
-        try:
-            await scenario(world)
-        finally:
-            await world.link.close()
-            await world.journal.close()
-
-    asyncio.run(whole())
-
-
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_workers_share_fairly(clean_url: str, feast_world: tuple[Any, FactPlan], tmp_path: Path, count: int) -> None:
+def test_workers_share_fairly(on: Scenario, count: int) -> None:
     """Whoever joins gets its share, whoever leaves gives it to the others; shares differ by one at most."""
 
     async def scenario(world: World) -> None:
@@ -70,12 +54,10 @@ def test_workers_share_fairly(clean_url: str, feast_world: tuple[Any, FactPlan],
         assert sum(held) == PARTITIONS
         assert max(held) - min(held) <= 1
 
-    on(clean_url, feast_world, tmp_path, scenario)
+    on(scenario)
 
 
-def test_partitions_that_move_take_their_work_with_them(
-    clean_url: str, feast_world: tuple[Any, FactPlan], tmp_path: Path
-) -> None:
+def test_partitions_that_move_take_their_work_with_them(on: Scenario) -> None:
     """Events that one worker has read and not written are written before their partition goes to another, once."""
 
     async def scenario(world: World) -> None:
@@ -90,10 +72,10 @@ def test_partitions_that_move_take_their_work_with_them(
             await one.drain_once()
         assert world.rows("events", "event_id") == sorted(f"e{i}-c{n}" for i in (0, 1) for n in range(50))
 
-    on(clean_url, feast_world, tmp_path, scenario)
+    on(scenario)
 
 
-def test_a_worker_that_slept_writes_nothing(clean_url: str, feast_world: tuple[Any, FactPlan], tmp_path: Path) -> None:
+def test_a_worker_that_slept_writes_nothing(on: Scenario) -> None:
     """With its lease gone a worker is refused by the store, and by the lake even where it does not ask the store."""
 
     async def scenario(world: World) -> None:
@@ -114,10 +96,10 @@ def test_a_worker_that_slept_writes_nothing(clean_url: str, feast_world: tuple[A
         await successor.drain_once()
         assert world.rows("events", "event_id") == ["e0-a"]
 
-    on(clean_url, feast_world, tmp_path, scenario)
+    on(scenario)
 
 
-def test_tokens_grow_in_a_new_store_too(clean_url: str, feast_world: tuple[Any, FactPlan], tmp_path: Path) -> None:
+def test_tokens_grow_in_a_new_store_too(on: Scenario) -> None:
     """A store that forgot its tokens gives greater ones than the lake has seen, so the lake goes on."""
 
     async def scenario(world: World) -> None:
@@ -134,12 +116,10 @@ def test_tokens_grow_in_a_new_store_too(clean_url: str, feast_world: tuple[Any, 
         assert after.owner.tokens[0] == 4
         assert world.rows("events", "event_id") == ["e0-a", "e1-a"]
 
-    on(clean_url, feast_world, tmp_path, scenario)
+    on(scenario)
 
 
-def test_the_owner_of_the_first_partition_keeps_the_lake(
-    clean_url: str, feast_world: tuple[Any, FactPlan], tmp_path: Path
-) -> None:
+def test_the_owner_of_the_first_partition_keeps_the_lake(on: Scenario) -> None:
     """When it is time, one worker puts small files together and lets old days go; the others do not."""
 
     async def scenario(world: World) -> None:
@@ -160,4 +140,4 @@ def test_the_owner_of_the_first_partition_keeps_the_lake(
         assert len(read_manifest(world.lake.folder / "events").days) == 1
         assert len(world.rows("events", "event_id")) == MIN_FILES
 
-    on(clean_url, feast_world, tmp_path, scenario)
+    on(scenario)

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 
 from features.contract import LAYOUT
 from features.facts import fold, unknown
 from service.adapters.fact_store import Change
-from service.ports import Caps, FactPlan
+from service.ports import Caps
 from service.skew import find_skew
 from tests.service.rows import decision_row
-from tests.service.test_worker import NOW, World, as_mapping, purchase
+from tests.service.worker_world import NOW, Scenario, World, as_mapping, purchase
 from training.backfill import view_table
 
-Scenario = Callable[[Callable[[World], Awaitable[None]]], None]
 SNAPSHOT = NOW - 30 * 86_400
-
-
-@pytest.fixture
-def on(clean_url: str, tmp_path: Path, feast_world: tuple[Any, FactPlan]) -> Scenario:
-    """Run a scenario in a fresh world."""
-
-    def run_it(scenario: Callable[[World], Awaitable[None]]) -> None:
-        async def whole() -> None:
-            world = World(clean_url, tmp_path / "lake", feast_world[1])
-            try:
-                await scenario(world)
-            finally:
-                await world.link.close()
-                await world.journal.close()
-
-        asyncio.run(whole())
-
-    return run_it
 
 
 async def decide(world: World, customer: str) -> None:

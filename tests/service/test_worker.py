@@ -13,37 +13,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pytest
 
 from features.contract import LAYOUT
-from features.facts import Floats, fold, unknown
+from features.facts import fold, unknown
 from service.adapters import redis_keys as keys
 from service.adapters.connection import Link
-from service.adapters.fact_store import Change, FactStore, Known
-from service.adapters.fact_stream import FactStream
-from service.adapters.parquet_lake import ParquetLake
-from service.adapters.partition_owner import NotOwner, PartitionOwner
+from service.adapters.fact_store import Change, Known
+from service.adapters.partition_owner import NotOwner
 from service.adapters.redis_facts import RedisFacts
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
 from service.decision.record import partition_of
 from service.lake_files import files
 from service.ports import Caps, Event, FactPlan, Outcome, StoreUnavailable
-from service.worker import Worker, run
+from service.worker import run
 from tests.service.rows import CHEESE, decision_row
+from tests.service.worker_world import NOW, Scenario, World, as_mapping, expected, purchase
 
-NOW = 1_770_000_000.0
 REPO = Path(__file__).resolve().parents[2]
-
-
-class FixedClock:
-    """A clock that stands still."""
-
-    def now(self) -> float:
-        """Return NOW."""
-        return NOW
 
 
 class Dying:
@@ -86,96 +75,6 @@ class Interrupted:
         refused = await self.store.write(changes)
         self.refused += sorted(refused)
         return refused
-
-
-class World:
-    """All parts on one server and one folder; `worker` makes as many workers as a test wants."""
-
-    def __init__(self, url: str, folder: Path, plan: FactPlan) -> None:
-        self.link, self.plan = Link(url), plan
-        self.store = RedisFacts(self.link, plan, LAYOUT)
-        self.lake = ParquetLake(folder)
-        self.state = RedisState(self.link, self.link, LAYOUT)
-        self.journal = RedisJournal(url, deadline_seconds=5, idempotency_seconds=1000)
-
-    def worker(self, store: FactStore | None = None, lease_seconds: float = 10.0) -> Worker:
-        """Return a worker of a process of its own, as far as the journal can tell."""
-        owner = PartitionOwner(self.link, lease_seconds=lease_seconds)
-        return Worker(owner, FactStream(owner, store or self.store, FixedClock()), self.journal, self.lake)
-
-    async def send(self, *events: Event) -> None:
-        """Append events to the journal."""
-        receipts = await self.journal.append_events(events, NOW)
-        assert {receipt.status for receipt in receipts} == {"accepted"}
-
-    async def facts(self, customer: str, now: float = NOW) -> Any:
-        """Return what a decision would see of the customer."""
-        batch = (await self.state.gather(self.plan, [customer], "app", now, 1.0)).batch
-        return batch.facts[:, 0]
-
-    async def journal_length(self, customer: str) -> int:
-        """Return how many entries the customer's partition holds."""
-        return int(await self.ask("XLEN", keys.of_partition(partition_of(customer), "journal")))
-
-    async def ask(self, *command: str) -> Any:
-        """Send one command."""
-        [reply] = await self.link.exchange([command], deadline_seconds=5, reason="")
-        return reply
-
-    def rows(self, table: str, column: str) -> list[str]:
-        """Return a column of a lake table, sorted."""
-        found = files(self.lake.folder, table)
-        return (
-            sorted(name for (name,) in duckdb.sql(f"SELECT {column} FROM read_parquet({found})").fetchall())
-            if found
-            else []
-        )
-
-    async def kill_workers(self) -> None:
-        """Let the leases lapse, as time does with those of a worker that is gone."""
-        await self.ask("DEL", keys.WORKERS, *(keys.of_partition(p, "lease") for p in range(64)))
-
-
-@pytest.fixture
-def on(
-    clean_url: str, tmp_path: Path, feast_world: tuple[Any, FactPlan]
-) -> Callable[[Callable[[World], Awaitable[None]]], None]:
-    """Run a scenario in a fresh world."""
-
-    def run_it(scenario: Callable[[World], Awaitable[None]]) -> None:
-        async def whole() -> None:
-            world = World(clean_url, tmp_path / "lake", feast_world[1])
-            try:
-                await scenario(world)
-            finally:
-                await world.link.close()
-                await world.journal.close()
-
-        asyncio.run(whole())
-
-    return run_it
-
-
-Scenario = Callable[[Callable[[World], Awaitable[None]]], None]
-
-
-def purchase(i: int, customer: str, aisle: str = "cheese", at: float = NOW - 86_400) -> Event:
-    """Return a purchase."""
-    lines = [{"aisle": aisle, "quantity": 1.0, "sales_value": 2.0 + i, "retail_disc": 0.5}]
-    return Event(f"e{i}-{customer}", customer, "purchase", at + i * 3600, {"lines": lines})
-
-
-def expected(*events: Event) -> Floats:
-    """Return the facts of a customer of whom only these events are known."""
-    facts = unknown()
-    for event in events:
-        facts, _ = fold(facts, as_mapping(event))
-    return facts
-
-
-def as_mapping(event: Event) -> dict[str, Any]:
-    """Return an event as the fold takes it."""
-    return {"type": event.type, "occurred_at": event.occurred_at, "properties": event.properties}
 
 
 def test_events_become_facts_and_records_exactly_once(on: Scenario) -> None:
