@@ -38,8 +38,6 @@ SEEN = {"app": 0.9, "email": 0.35, "mailer": 0.5, "till": 0.8}
 """Channel -> chance that what was placed is looked at; what is not seen changes nothing."""
 CONSENTING = 0.85
 """Share of households with consent, a channel."""
-CONTROLS = 1.0
-"""Share of what was open to held-out households, and not withheld, that is kept as untreated rows."""
 LEARNS_EVERY_DAYS = 30
 
 
@@ -233,8 +231,7 @@ class Simulation:
         """Write down how held-out households respond to what they were not shown."""
         held = np.array([arm == "holdout" for arm in decisions.arms])
         is_open = np.isin(decisions.stages, (Stage.HELD_OUT, Stage.NOT_SELECTED)) & held[:, None]
-        is_kept = (decisions.stages == Stage.HELD_OUT) | (self.setting.luck(touch, 2)[:, decisions.actions] < CONTROLS)
-        rows, candidates = np.nonzero(is_open & is_kept)
+        rows, candidates = np.nonzero(is_open)
         if not len(rows):
             return
         actions, households = decisions.actions[candidates], touch.households[rows]

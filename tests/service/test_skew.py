@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,14 +51,14 @@ def test_facts_of_snapshot_and_events_are_no_skew(on: Scenario) -> None:
         for i in range(3):
             await decide(world, "a")
             await decide(world, "b")
+            await asyncio.sleep(0.005)  # what is told in the very millisecond of a decision may count as on its way
             await world.send(purchase(i, "a"), purchase(i, "b", "deli"))
             await worker.drain_once()
         await decide(world, "a")
         await worker.drain_once()
         found = find_skew(world.lake.folder)
         assert (found.decisions, found.is_skewed) == (7, False)
-        # An event told in the very millisecond of a decision may count as on its way; nothing else may differ.
-        assert {view.same + view.in_flight for view in found.views.values()} == {7}
+        assert {view.same for view in found.views.values()} == {7}
 
     on(scenario)
 

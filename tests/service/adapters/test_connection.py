@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -31,7 +32,10 @@ def test_a_cancelled_caller_never_gets_or_leaves_anothers_reply(clean_url: str) 
             assert (found, missing) == (f"value of k{i}".encode(), None)
             answered += 1
 
-        for _ in range(150):
+        # On a slow machine more callers have their reply before they are cut: go on until enough were.
+        for rounds in itertools.count():
+            if (rounds >= 150 and cut > 100) or rounds == 2_000:
+                break
             tasks = [asyncio.create_task(ask(chance.randrange(50))) for _ in range(10)]
             await asyncio.sleep(chance.random() * 0.001)
             for task in tasks:
@@ -44,8 +48,8 @@ def test_a_cancelled_caller_never_gets_or_leaves_anothers_reply(clean_url: str) 
         return answered, cut
 
     answered, cut = asyncio.run(scenario())
-    assert answered > 200
-    assert cut > 30
+    assert answered > 300
+    assert cut > 100
 
 
 def test_a_refused_connection_is_the_stores_unavailability(tmp_path: Path) -> None:
