@@ -552,9 +552,11 @@ class Choice(NamedTuple):
     selection_probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Decisions:
     """Decisions for n customers over m candidates (the treatments of the channel), columnar.
+
+    The engine fills them in as it goes; whoever gets them from it only reads.
 
     Attributes:
         candidates: (m,) positions in `Catalogue.treatments`.
