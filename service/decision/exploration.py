@@ -129,7 +129,7 @@ def draw(probabilities: Floats, uniforms: Floats) -> Ints:
     cumulative = probabilities.cumsum(axis=1)
     # Those not above come first, since sums never fall; a candidate of probability 0 repeats its predecessor's sum and
     # can never be the first above. Where the total is 0 nobody is above, and there are m of them.
-    n_passed = np.add.reduce(cumulative <= (cumulative[:, -1] * uniforms)[:, None], axis=1)
+    n_passed: Ints = np.add.reduce(cumulative <= (cumulative[:, -1] * uniforms)[:, None], axis=1)
     drawn: Ints = _positions(probabilities.shape[1]).take(n_passed)
     return drawn
 

@@ -62,7 +62,7 @@ class Strategy:
         if not self._plan.has_mandatory:
             return self._arbitrated(is_available)
         is_first = is_available & self._plan.is_mandatory
-        must = is_first.any(axis=1, keepdims=True)
+        must: Bools = np.logical_or.reduce(is_first, axis=1, keepdims=True)
         first = exploration.greedy_mix(self._scores, is_first, np.zeros((len(must), 1)))
         return np.where(must, first, self._arbitrated(is_available & ~must))
 
