@@ -418,4 +418,7 @@ def _number(value: float) -> bytes:
 
 def _codes(fact: Fact) -> dict[bytes | None, bytes]:
     """Return text as stored -> the double of its code as stored, NaN for nothing."""
-    return {**dict.fromkeys((None, b""), _number(np.nan)), **{text_value(v): _number(float(i)) for i, v in enumerate(fact.vocabulary)}}
+    return {
+        **dict.fromkeys((None, b""), _number(np.nan)),
+        **{text_value(v): _number(float(i)) for i, v in enumerate(fact.vocabulary)},
+    }
