@@ -82,7 +82,7 @@ async def explained(request: Request, decided: Decided, asked: schemas.DecisionA
     runtime, model = runtime_of(request), decided.model
     left = runtime.settings.explain_deadline_ms / 1000 - (perf_counter() - started)
     answer = answer_of(decided, asked.locale, asked.explain)
-    answer["explanation"] = await explain_decision(
+    answer.explanation = await explain_decision(
         runtime.explainer,
         model.bundle.digest,
         decided.serving.catalogue,

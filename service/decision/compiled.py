@@ -18,9 +18,9 @@ from service.decision.extras import Extras
 from service.decision.model import CAMPAIGN_TYPES, ISSUES, Action, Catalogue
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CompiledCatalogue:
-    """What `engine.decide` runs on.
+    """What `engine.decide` runs on; equal to itself alone, so that more can be made once for it.
 
     Attributes:
         catalogue: As loaded.

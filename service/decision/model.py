@@ -490,9 +490,9 @@ class Request:
     locale: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What became of each action since its model was made, decayed as of the decision.
+    """What became of each action since its model was made, decayed as of the decision; equal to itself alone.
 
     Attributes:
         positives: (n_actions,) outcomes of the action's type `positive`.

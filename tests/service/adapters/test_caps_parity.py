@@ -26,7 +26,7 @@ from service.decision.model import (
     Scoring,
     Treatment,
 )
-from service.ports import CapCheck, Caps, Offer
+from service.ports import CapCheck, Caps, CapTerms, Offer
 from tests.service.rows import decision_row, plan_by_hand
 
 DAY = 86_400.0
@@ -119,7 +119,7 @@ async def refusals(url: str, cases: int, seed: int) -> int:
     link = Link(url)
     state, plan = RedisState(link, link, LAYOUT), plan_by_hand()
     # An offer that is always refused keeps the others from being reserved.
-    never = (Offer("never", "-", "-", "t", False, "home"), CapCheck("x", "action", "never", "decision", 0, 0.0, ()))
+    never = (Offer("never", "-", "-", "t", False, "home"), CapCheck("x", "action", "never", "decision", 0))
     for case in range(cases):
         customer, channel, zone = f"c{case}", chance.choice(CHANNELS), chance.choice(ZONES)
         now = NOW + chance.uniform(-20 * DAY, 60 * DAY)
@@ -133,10 +133,12 @@ async def refusals(url: str, cases: int, seed: int) -> int:
         room = table.room(contacts, channel, now, local)[0]
         since = table.since(now, local)[0].tolist()
         checks = [
-            CapCheck(c.id, c.scope, c.scope_id, c.counted, c.limit, since[p], c.channels, c.placements, c.unit)
+            (CapCheck(c.id, c.scope, c.scope_id, c.counted, c.limit, c.channels, c.placements, c.unit), since[p])
             for p, c in enumerate(caps)
             if not c.channels or channel in c.channels
         ]
+        terms = CapTerms((*(check for check, _ in checks), never[1]), catalogue.reservations)
+        limits = Caps(terms, [*(moment for _, moment in checks), 0.0])
         for action in catalogue.actions:
             treatment = next(t for t in catalogue.treatments if t.id == f"{action.id}.{channel}")
             placement = chance.choice(PLACEMENTS[channel])
@@ -146,7 +148,7 @@ async def refusals(url: str, cases: int, seed: int) -> int:
             recorded = await state.record(
                 decision_row(customer, now, channel=channel),
                 [offer, never[0]],
-                Caps((*checks, never[1]), catalogue.reservations),
+                limits,
                 answer=None,
                 request_digest="",
                 deadline_seconds=5,
