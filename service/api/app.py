@@ -21,8 +21,9 @@ from service.api.metrics import Metrics, shared_folder
 from service.api.observed import Observed
 from service.api.problems import TITLES, ProblemError
 from service.api.shedding import Shedding
-from service.api.shortcut import Shortcut
+from service.api.shortcut import shortcuts
 from service.api.vitals import Vitals
+from service.api.wire import server_options
 from service.bootstrap import Runtime, open_runtime
 from service.online import Serving
 from service.settings import Settings
@@ -92,9 +93,10 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
     document = write_document(app, ROUTERS, has_keys=bool(app.state.keys.keys))
     app.openapi = lambda: document  # type: ignore[method-assign]
     shedding = Shedding(settings.most_in_flight, app.state.metrics.registry)
-    app.middleware_stack = Observed(
-        Shortcut(app, app.build_middleware_stack(), _on_problem, _on_crash), app.state.draining, tracing, shedding
-    )
+    observed = Observed(app.build_middleware_stack(), app.state.draining, tracing, shedding)
+    app.middleware_stack = observed
+    hot = shortcuts(app, ROUTERS, observed, _on_problem, _on_crash) if tracing is None else {}
+    app.state.server_options = server_options(app.state.metrics.refuse, hot)
     return app
 
 

@@ -7,6 +7,7 @@ of what a body means; how long a sender may take is decided by `wire`. One pass 
 from __future__ import annotations
 
 import re
+from collections.abc import MutableMapping
 from json import JSONDecoder
 from math import isinf
 from typing import Any
@@ -33,6 +34,14 @@ class Unreadable(ValueError):
         self.status, self.slug, self.detail, self.field = status, slug, detail, field
 
 
+class WholeRequest(Request):
+    """A request whose body is there."""
+
+    def __init__(self, scope: MutableMapping[str, Any], whole: bytes) -> None:
+        super().__init__(scope)
+        self.whole = whole
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """Read the body, at most `limit` bytes of it.
 
@@ -43,6 +52,10 @@ async def read_body(request: Request, limit: int) -> bytes:
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or len(length) > 18 or int(length) > limit:
         raise too_large(limit)
+    if isinstance(request, WholeRequest):
+        if len(request.whole) > limit:
+            raise too_large(limit)
+        return request.whole
     body = bytearray()
     try:
         async for chunk in request.stream():
