@@ -102,19 +102,24 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
+_PLAIN = vars(logging.LogRecord("", 0, "", 0, "", None, None))
+
+
 class _Line(logging.LogRecord):
     """A record of `write_line`: what the standard record finds out of process, thread and caller is never asked."""
 
-    args, exc_info, exc_text, stack_info = None, None, None, None
-    pathname, filename, module, funcName = "", "", "", ""  # noqa: N815
-    lineno, process, thread, threadName, processName, taskName = 0, None, None, None, None, None  # noqa: N815
-
     def __init__(self, name: str, level: int, event: str, fields: dict[str, Any]) -> None:
-        self.name, self.levelno, self.msg, self.fields = name, level, event, fields
-        self.levelname = logging.getLevelName(level)
-        self.created = time.time()
-        self.msecs = (self.created - int(self.created)) * 1000
-        self.relativeCreated = 0.0
+        created = time.time()
+        self.__dict__ = {
+            **_PLAIN,
+            "name": name,
+            "levelno": level,
+            "levelname": logging.getLevelName(level),
+            "msg": event,
+            "created": created,
+            "msecs": created % 1 * 1000,
+            "fields": fields,
+        }
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
