@@ -60,7 +60,7 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
             runtime.online.step = vitals.step
             if tracing is not None:
                 runtime.online.together.most = 1  # a step of many requests has no place in the trace of one
-            following = asyncio.create_task(vitals.follow(runtime))
+            following = asyncio.gather(vitals.follow(runtime), app.state.metrics.share())
             yield
             following.cancel()
             with suppress(asyncio.CancelledError):
@@ -81,7 +81,7 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = Metrics(shared_folder())
-    app.state.vitals = Vitals(app.state.metrics.registry, tracing)
+    app.state.vitals = Vitals(app.state.metrics.registry, app.state.metrics.tally, tracing)
     app.state.draining = Draining()
     app.state.keys = read_keys(settings)
     for router in ROUTERS:

@@ -70,7 +70,7 @@ async def decisions(request: Request) -> Response:
         metrics.decided(decided)
         vitals_of(request).decided(decided)
         note_decision(request, decided)
-    metrics.seconds.labels("decisions").observe(perf_counter() - started)
+    metrics.decision_seconds.observe(perf_counter() - started)
     response = respond(answer)
     if isinstance(decided, Repeat):
         response.headers["Idempotent-Replay"] = "true"
