@@ -23,6 +23,7 @@ from service.api.observed import Observed
 from service.api.problems import TITLES, ProblemError
 from service.api.shedding import Shedding
 from service.api.shortcut import Shortcut
+from service.api.straight import StraightIntake
 from service.api.vitals import Vitals
 from service.bootstrap import Runtime, open_runtime
 from service.online import Serving
@@ -94,9 +95,9 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
         partial(write_document, app, ROUTERS, has_keys=bool(app.state.keys.keys))
     )  # when it is first asked for: no decision waits for it
     shedding = Shedding(settings.most_in_flight, app.state.metrics.registry)
-    app.middleware_stack = Observed(
-        Shortcut(app, app.build_middleware_stack(), _on_problem, _on_crash), app.state.draining, tracing, shedding
-    )
+    straight = StraightIntake(app, app.build_middleware_stack(), _on_problem, _on_crash)
+    hot = Shortcut(app, straight, _on_problem, _on_crash)
+    app.middleware_stack = Observed(hot, app.state.draining, tracing, shedding)
     return app
 
 
