@@ -20,8 +20,8 @@ demo: $(ENV) ## the whole pipe on real data, then keep serving until Ctrl-C (ONC
 test prove: export OMP_NUM_THREADS = 1
 test prove: export OPENBLAS_NUM_THREADS = 1
 
-test: lint ## lint, types, import rules and the tests
-	@$(PY) -m pytest -q -m "not prove"
+test: $(ENV) ## lint, types, import rules and the tests
+	@.ci/test
 
 prove: $(ENV) ## the long proofs, seeded
 	@$(PY) -m pytest -q -m prove

@@ -25,6 +25,7 @@ from service.adapters.past_versions import PastVersions
 from service.adapters.redis_gather import FactSource
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
+from service.adapters.rule_shelf import RuleShelf
 from service.adapters.seal import open_seal
 from service.adapters.server_keeper import keep_running
 from service.adapters.shadow_log import JournalShadows
@@ -151,8 +152,9 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             stop = asyncio.Event()
             keeping = asyncio.create_task(keep_running(server, features_url, stop, move))
             stack.push_async_callback(_stop, keeping, stop)
-        shelf = CatalogueShelf(settings.var / "catalogues")
-        reloader = Reloader(settings.catalogue, BundleDir(settings.var / "models", native=settings.native_trees), shelf)
+        shelf, rules = CatalogueShelf(settings.var / "catalogues"), RuleShelf(settings.var / "catalogues")
+        bundles = BundleDir(settings.var / "models", native=settings.native_trees)
+        reloader = Reloader(settings.catalogue, bundles, shelf, rules)
         await asyncio.to_thread(reloader.look)
         evidence = EvidenceReader(state_link, clock)
         online = Online(

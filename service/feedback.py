@@ -14,6 +14,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, TypeVar
 
+from features.event_shapes import is_sound
 from features.events import EVENT_TYPES, EventError, check_event
 from service.catalogue.time_zones import clock_of
 from service.ports import Clock, Event, Journal, Outcome, Receipt
@@ -90,7 +91,8 @@ def checked_outcome(outcome: Outcome, now: float) -> Outcome:
     if outcome.value is not None and not math.isfinite(outcome.value):
         raise Refused("value: must be a finite number")
     body = [outcome.decision_id, outcome.action_id, outcome.type, outcome.value, _said(outcome.occurred_at)]
-    return _timed(replace(outcome, body_digest=_digest(body)), now)
+    occurred_at, flags = _timed(outcome, now)
+    return replace(outcome, occurred_at=occurred_at, flags=flags, body_digest=_digest(body))
 
 
 def checked_event(event: Event, now: float) -> Event:
@@ -108,10 +110,11 @@ def checked_event(event: Event, now: float) -> Event:
         properties = checked_time_zone(properties)
     elif event.type not in EVENT_TYPES:
         raise Refused(f"type: is none of {', '.join((*EVENT_TYPES, CONSENT_EVENT, TIME_ZONE_EVENT))}")
-    else:
+    elif not is_sound(event.type, properties):
         check_event(event.type, properties)
     body = [event.customer_id, event.type, properties, _said(event.occurred_at)]
-    return _timed(replace(event, properties=properties, body_digest=_digest(body)), now)
+    occurred_at, flags = _timed(event, now)
+    return replace(event, properties=properties, occurred_at=occurred_at, flags=flags, body_digest=_digest(body))
 
 
 def checked_consent(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,14 +162,15 @@ def _moment(value: object) -> float | None:
     return moment.timestamp()
 
 
-def _timed(item: Item, now: float) -> Item:
+def _timed(item: Outcome | Event, now: float) -> tuple[float, tuple[str, ...]]:
+    """Return the moment that an item is given, and its flags."""
     if math.isnan(item.occurred_at):
-        return replace(item, occurred_at=now)
+        return now, item.flags
     if item.occurred_at > now + SKEW_SECONDS:
-        return replace(item, occurred_at=now, flags=(*item.flags, "clock_skew"))
+        return now, (*item.flags, "clock_skew")
     if item.occurred_at < now - LATE_SECONDS:
-        return replace(item, flags=(*item.flags, "late"))
-    return item
+        return item.occurred_at, (*item.flags, "late")
+    return item.occurred_at, item.flags
 
 
 def _check_id(name: str, value: str) -> None:

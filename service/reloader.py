@@ -15,7 +15,9 @@ from pathlib import Path
 from features.matrix import Columns
 from service.adapters.bundle_dir import BundleDir
 from service.adapters.decision_log import CatalogueShelf
+from service.adapters.rule_shelf import RuleShelf
 from service.catalogue.loader import CatalogueError, catalogue_of
+from service.catalogue.symbols import parse
 from service.catalogue.yaml_nodes import read_text
 from service.decision.engine import CompiledCatalogue, compile_catalogue
 from service.online import Model, Serving
@@ -35,6 +37,7 @@ class Reloader:
     catalogue_path: Path
     bundles: BundleDir
     shelf: CatalogueShelf | None = None
+    rules: RuleShelf | None = None
     on_reload: Callable[[str, str, Serving | None], None] = lambda kind, result, serving: None
     serving: Serving | None = None
     _catalogue: CompiledCatalogue | None = None
@@ -89,7 +92,9 @@ class Reloader:
         self._read = stamp
         try:
             text = read_text(self.catalogue_path)  # once: what is kept is what was loaded
-            self._catalogue = compile_catalogue(catalogue_of(text, str(self.catalogue_path)), Columns())
+            read_rule = parse if self.rules is None else self.rules.read
+            catalogue = catalogue_of(text, str(self.catalogue_path), read_rule=read_rule)
+            self._catalogue = compile_catalogue(catalogue, Columns())
             self._keep(text.encode(), self._catalogue.catalogue.version)
         except (CatalogueError, OSError) as error:
             log.error("catalogue refused, the one in use goes on: %s", error)
@@ -100,6 +105,8 @@ class Reloader:
 
     def _keep(self, text: bytes, version: str) -> None:
         try:
+            if self.rules is not None:
+                self.rules.keep()
             if self.shelf is not None:
                 self.shelf.keep(text, version)
         except OSError as error:  # explaining old decisions may suffer, deciding must not

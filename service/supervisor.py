@@ -1,9 +1,10 @@
 """Keeps N serving processes on one listening socket: starts them, replaces what died or hangs, ends them together.
 
 Decides when a process is started, given up or ended. Knows nothing of what they serve; it forks nothing, so no client,
-thread or event loop is ever shared. The socket is one for all, not one each: what waits in it when a process dies is
-accepted by another. On SIGHUP every process is replaced by a new one, one after the other: the new one is warm before
-the old one is asked to make room, and where it does not get warm the old ones stay.
+thread or event loop is ever shared. The first process has the machine to itself until it is ready, so that the first
+answer does not wait for the others, which then find its rules parsed. The socket is one for all, not one each: what
+waits in it when a process dies is accepted by another. On SIGHUP every process is replaced by a new one, one after the
+other: the new one is warm before the old one is asked to make room, and where it does not get warm the old ones stay.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ log = logging.getLogger("nba")
 
 DRAIN_SECONDS = 10.0
 """From the signal to the end of all: more than a server's own time for requests in flight."""
+ALONE_SECONDS = 3.0
+"""So long at most the first process starts alone."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, SOUND_SECONDS = 0.1, 10.0, 30.0
 """Before a replacement; doubled each time a process lived for less than `SOUND_SECONDS`."""
 
@@ -55,7 +58,8 @@ class Supervisor:
         Args:
             listening: The shared socket; closed here when all shall end, so that callers are refused and not kept.
         """
-        self.seats = [Seat() for _ in range(self.count)]
+        later = time.monotonic() + ALONE_SECONDS
+        self.seats = [Seat(), *(Seat(due=later) for _ in range(self.count - 1))]
         with self._woken() as woken, selectors.DefaultSelector() as selector:
             selector.register(woken, selectors.EVENT_READ)
             try:
@@ -88,6 +92,8 @@ class Supervisor:
         seat.hear()
         if seat.is_ready and not self._was_ready:
             self._was_ready = True
+            for other in self.seats:
+                other.due = min(other.due, time.monotonic())
             self.on_ready()
         if seat.hangs() and seat.process is not None:
             log.error("serving process %d hangs and is killed", seat.process.pid)

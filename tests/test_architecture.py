@@ -30,19 +30,22 @@ def test_serving_is_light() -> None:
 
 
 def test_the_command_line_is_lighter_still() -> None:
-    """`nba` itself, and so the supervisor of serving processes, loads no numpy, no web framework and no rule parser."""
-    code = (
-        "import sys, service.cli; print(*sorted({'numpy', 'fastapi', 'uvicorn', 'sqlglot', 'yaml'} & set(sys.modules)))"
-    )
+    """`nba` loads no numpy, web framework or rule parser, and where it serves none of the other commands either."""
+    assert loaded("service.cli, service.commands", "numpy", "fastapi", "uvicorn", "sqlglot", "yaml") == []
+    others = "typer", "rich", "prometheus_client", "numpy", "fastapi", "uvicorn", "sqlglot", "yaml", "training"
+    assert loaded("service.cli, service.serve, service.supervisor", *others) == []
+
+
+def loaded(modules: str, *unwanted: str) -> list[str]:
+    """Import modules in a process of their own; return which of the unwanted came with them."""
+    code = f"import sys, {modules}; print(*[name for name in {unwanted!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
+    return done.stdout.split()
 
 
 def test_the_api_loads_no_arrow() -> None:
-    """A process that answers single decisions pays neither time nor memory for Parquet."""
-    code = "import sys, service.api.server, service.api.app; print({'pyarrow', 'duckdb'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    """A process that answers single decisions pays neither time nor memory for Parquet, rule parser and commands."""
+    assert loaded("service.api.server, service.api.app", "pyarrow", "duckdb", "sqlglot", "typer", "rich") == []
 
 
 def test_no_registry_addresses_or_machine_paths() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.cli import app
+from service.commands import app
 from service.settings import Settings
 from tests.served import Served
 

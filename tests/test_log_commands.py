@@ -18,7 +18,7 @@ from service.adapters.embedded import EmbeddedServer
 from service.adapters.journal_entries import KnownDecision, OutcomeEntry, encode, encode_decision
 from service.adapters.log_views import VIEWS, ask, open_log
 from service.adapters.parquet_lake import ParquetLake
-from service.cli import app
+from service.commands import app
 from service.decision.record import customer_digest
 from service.lake_files import LogError
 from service.ports import Event, Outcome

@@ -10,6 +10,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.small_world import SmallWorld
 from tests.test_degraded import answers, copy_of_models
 
 PROCESSES = 2
+KILLED = r"serving process \d+ ended \(SIGKILL\)"
 
 
 class Several:
@@ -72,9 +74,10 @@ def environment(var: Path, port: int) -> dict[str, str]:
     return {**kept, "NBA_VAR": str(var), "NBA_PORT": str(port), "NBA_MLFLOW_URI": "http://127.0.0.1:1"}
 
 
-@pytest.fixture
-def several(small_world: SmallWorld, tmp_path: Path) -> Iterator[Several]:
-    var, port = copy_of_models(small_world, tmp_path / "var"), free_port()
+@contextmanager
+def running(small_world: SmallWorld, var: Path) -> Iterator[Several]:
+    copy_of_models(small_world, var)
+    port = free_port()
     with process(environment(var, port), var / "serve.log", "serve", "--workers", str(PROCESSES)) as started:
         found = Several(var, started, port)
         wait_until(lambda: found.log.read_text().count("startup complete") == PROCESSES, 30, found.log)
@@ -82,8 +85,24 @@ def several(small_world: SmallWorld, tmp_path: Path) -> Iterator[Several]:
         yield found
 
 
-def test_a_killed_process_is_replaced_and_nobody_is_refused(several: Several) -> None:
+@pytest.fixture(scope="module")
+def kept(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
+    """For those that leave as many processes behind as they found."""
+    with running(small_world, tmp_path_factory.mktemp("kept") / "var") as found:
+        yield found
+
+
+@pytest.fixture
+def several(small_world: SmallWorld, tmp_path: Path) -> Iterator[Several]:
+    """For those that end it."""
+    with running(small_world, tmp_path / "var") as found:
+        yield found
+
+
+def test_a_killed_process_is_replaced_and_nobody_is_refused(kept: Several) -> None:
     """While one process after the other is killed, every new connection gets its answer, from those that are left."""
+    several = kept
+    killed = len(re.findall(KILLED, several.log.read_text()))
     statuses: list[int] = []
     failed: list[BaseException] = []
     enough = threading.Event()
@@ -110,25 +129,29 @@ def test_a_killed_process_is_replaced_and_nobody_is_refused(several: Several) ->
         asking.join()
     assert set(statuses) == {200}
     assert len(failed) <= 3, "at most the one request in flight at each kill"
-    assert len(re.findall(r"serving process \d+ ended \(SIGKILL\)", several.log.read_text())) == 3
+    assert len(re.findall(KILLED, several.log.read_text())) - killed == 3
 
 
-def test_counts_of_all_processes_are_added_up(several: Several) -> None:
+def test_counts_of_all_processes_are_added_up(kept: Several) -> None:
     """Whichever process is asked for metrics, it answers for all; the model's gauge says how many serve it."""
-    first = Caller(several.port)
+    before, first = counted(metrics(kept.port)), Caller(kept.port)
     for n in range(40):
-        caller = Caller(several.port)
+        caller = Caller(kept.port)
         assert caller.decide(f"{n}", dry_run=True).status == 200
         caller.close()
     first.close()
-    text = metrics(several.port)
-    counted = sum(float(v) for v in re.findall(r"^nba_decisions_total\{.*\} (\S+)$", text, re.MULTILINE))
-    assert counted == 40
+    text = metrics(kept.port)
+    assert counted(text) - before == 40
     assert re.findall(r"^nba_model_info\{.*\} (\S+)$", text, re.MULTILINE) == [f"{PROCESSES}.0"]
     for name in ("nba_bundle_age_seconds", "nba_journal_lag_records", "nba_journal_bytes_free"):
         assert len(re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)) == 1, "one number, whoever measured it"
     assert set(re.findall(r"^nba_breaker_state\{.*\} (\S+)$", text, re.MULTILINE)) == {"0.0"}
     assert 'pid="' not in text
+
+
+def counted(text: str) -> float:
+    """Return how many decisions were counted."""
+    return sum(float(v) for v in re.findall(r"^nba_decisions_total\{.*\} (\S+)$", text, re.MULTILINE))
 
 
 def metrics(port: int) -> str:

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from types import FrameType
 
-from service.cli import app
+from service.commands import app
 
 SECONDS = 0.001
 ROOTS = ("service", "features")

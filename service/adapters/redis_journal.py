@@ -18,11 +18,14 @@ from service.adapters.journal_entries import as_text, decode_parked, encode
 from service.adapters.seal import UNKEYED, Seal
 from service.decision.record import CONTACTS_DAYS, PARTITIONS, partition_of, tag
 from service.ports import Backlog, Event, Outcome, Receipt, StoreUnavailable
+from service.together import Together
 
 CONSENT_EVENT, TIME_ZONE_EVENT = "consent_changed", "time_zone_changed"
 REASON = "log_unavailable"
 PARKED_DAYS = 1.0
 """How long an outcome waits for its decision in the state; it stays in the lake, where reports find the decision."""
+MOST_TOGETHER, PASSES = 64, 64
+"""Single items of one turn of the event loop share a round trip; none waits for another's."""
 _CONTACTS_MS, _PARKED_MS = int(CONTACTS_DAYS * 86_400_000), int(PARKED_DAYS * 86_400_000)
 
 
@@ -49,15 +52,16 @@ class RedisJournal:
         self._deadline_seconds = deadline_seconds
         self._seen_ms = int(idempotency_seconds * 1000)
         self._outcome, self._event = Script.read("outcome"), Script.read("event")
+        self._together: Together[None, Call, Reply] = Together(self._try_each, MOST_TOGETHER, PASSES)
 
     async def append_outcomes(self, outcomes: Sequence[Outcome], now: float) -> list[Receipt]:
         """Deduplicate, append, and move contacts and evidence: one atomic script each. Raises StoreUnavailable."""
-        statuses = await self._run([self._outcome_call(outcome) for outcome in outcomes])
+        statuses = await self._append([self._outcome_call(outcome) for outcome in outcomes])
         return [Receipt(o.outcome_id, status) for o, status in zip(outcomes, statuses, strict=True)]
 
     async def append_events(self, events: Sequence[Event], now: float) -> list[Receipt]:
         """Deduplicate, append, and apply consent: one atomic script each. Raises StoreUnavailable."""
-        statuses = await self._run([self._event_call(event) for event in events])
+        statuses = await self._append([self._event_call(event) for event in events])
         return [Receipt(e.event_id, status) for e, status in zip(events, statuses, strict=True)]
 
     async def backlog(self) -> Backlog:
@@ -101,6 +105,22 @@ class RedisJournal:
             if isinstance(reply, hiredis.ReplyError):
                 raise StoreUnavailable(REASON, str(reply))
         return replies
+
+    async def _append(self, calls: Sequence[Call]) -> list[str]:
+        """Run the calls of one request: a list by itself, a single one with those of the same turn of the loop."""
+        if len(calls) != 1:
+            return await self._run(calls)
+        reply = await self._together.ask(None, calls[0])
+        if isinstance(reply, StoreUnavailable):
+            raise StoreUnavailable(REASON, str(reply))
+        return [as_text(reply)]
+
+    async def _try_each(self, key: None, calls: Sequence[Call]) -> list[Reply]:
+        """Return each call's reply, or why there is none: what the store refuses of one is no other's failure."""
+        try:
+            return await self._link.try_each(calls, deadline_seconds=self._deadline_seconds, reason=REASON)
+        except StoreUnavailable as error:
+            return [error] * len(calls)
 
     async def _run(self, calls: Sequence[Call]) -> list[str]:
         if not calls:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import cache, partial
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -90,8 +91,9 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_path)
     app.add_exception_handler(Exception, _on_crash)
-    document = write_document(app, ROUTERS, has_keys=bool(app.state.keys.keys))
-    app.openapi = lambda: document  # type: ignore[method-assign]
+    app.openapi = cache(  # type: ignore[method-assign]
+        partial(write_document, app, ROUTERS, has_keys=bool(app.state.keys.keys))
+    )  # when it is first asked for: no decision waits for it
     shedding = Shedding(settings.most_in_flight, app.state.metrics.registry)
     observed = Observed(app.build_middleware_stack(), app.state.draining, tracing, shedding)
     app.middleware_stack = observed

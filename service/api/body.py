@@ -1,7 +1,8 @@
 """Reads a body and turns it into plain data, or says why not: size, encoding, JSON and what no body may hold.
 
-Stricter than Python's parser, which takes NaN, doubled names, lone surrogates and numbers of any length. Knows nothing
-of what a body means; how long a sender may take is decided by `wire`. One pass over a body of 200 bytes costs 3 us.
+Stricter than Python's parser, which takes NaN, doubled names, lone surrogates and numbers of any length. Nearly every
+body is plain, which for a long one a fast parser and some counting tell; the others are read carefully, and only there
+refused. Knows nothing of what a body means; how long a sender may take is decided by `wire`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from json import JSONDecoder
 from math import isinf
 from typing import Any
 
+import msgspec
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
@@ -24,6 +26,13 @@ _JSON_TYPE = re.compile(r'application/json(?:;charset="?utf-8"?)?')
 _TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """A text, ended or not, so that it never fails and the search stays linear."""
 _NO_BRACKET = {code: None for code in range(128) if chr(code) not in "[]{}"}
+_LONG_BODY = 400
+"""Bytes from which the fast way is faster."""
+_TO_ZERO, _LONG_NUMBER = bytes(b"0"[0] if chr(code).isdecimal() else code for code in range(256)), b"0" * 33
+"""A number of more than 100 characters has so many digits in a row somewhere."""
+_SPACED_NAMES = (b" :", b"\t:", b"\r:", b"\n:")
+_UNSURE: Any = object()
+_decode_plain = msgspec.json.Decoder().decode
 
 
 class Unreadable(ValueError):
@@ -89,6 +98,52 @@ def read_json(body: bytes) -> Any:
             MAX_NAMES names in one, or is nested deeper than MAX_DEPTH; 422 for integers beyond 2^53, numbers beyond
             a double, lone surrogates and NUL.
     """
+    content = read_plain(body) if len(body) >= _LONG_BODY else _UNSURE
+    return read_carefully(body) if content is _UNSURE else content
+
+
+def read_plain(body: bytes) -> Any:
+    """Return what a plain body says, as `read_carefully` would, or `_UNSURE` where that must tell.
+
+    Plain is what the fast parser takes and has no escape of a character, no long number and no name twice. It has no
+    name twice where its objects have as many names as the text has at most.
+    """
+    if b"\\u" in body or any(name in body for name in _SPACED_NAMES) or _LONG_NUMBER in body.translate(_TO_ZERO):
+        return _UNSURE
+    if body.count(b"{") + body.count(b"[") > MAX_BRACKETS:
+        return _UNSURE
+    try:
+        content = _decode_plain(body)
+    except (ValueError, RecursionError):
+        return _UNSURE
+    return content if _names_in(content) == body.count(b'":') else _UNSURE
+
+
+def _names_in(content: Any) -> int:
+    """Count the names of all objects; -1 where one has too many or stands too deep, or an integer is too large."""
+    found, depth, level = 0, 0, [content]
+    while level:
+        depth += 1
+        inner: list[Any] = []
+        for value in level:
+            kind = type(value)
+            if kind is dict:
+                found += len(value)
+                inner += value.values()
+            elif kind is list:
+                inner += value
+            elif kind is int and not -MAX_INTEGER <= value <= MAX_INTEGER:
+                return -1
+            else:
+                continue
+            if depth > MAX_DEPTH or (kind is dict and len(value) > MAX_NAMES):
+                return -1
+        level = inner
+    return found
+
+
+def read_carefully(body: bytes) -> Any:
+    """Do as `read_json`, whatever the body is."""
     try:
         text = body.decode("utf-8")
         check_depth(text)

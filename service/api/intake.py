@@ -72,7 +72,7 @@ async def take_in(
 ) -> Response:
     """Take one item, or a list with a receipt for each: one bad item does not refuse the others."""
     said, is_list = items_of(kind, await read_body(request, LIST_LIMIT))
-    receipts: list[schemas.ReceiptOut | None] = [None] * len(said)
+    receipts: list[dict[str, Any]] = [{}] * len(said)
     good: list[tuple[int, Item]] = []
     for i, item in enumerate(said):
         try:
@@ -90,27 +90,33 @@ async def take_in(
             503, "journal", f"The {kind} could not be stored, so it is not acknowledged; send it again.", retry_after=1
         ) from None
     for (i, _), receipt in zip(good, answers, strict=True):
-        detail = f"[{i}].{receipt.detail}" if is_list and receipt.detail else receipt.detail
-        receipts[i] = schemas.ReceiptOut(
-            id=receipt.id,
-            status=receipt.status,
-            duplicate=receipt.status == "duplicate",
-            flags=list(receipt.flags) or None,
-            detail=detail,
-        )
-    done = [r for r in receipts if r is not None]
-    count(metrics_of(request), kind, done)
+        receipts[i] = written(receipt, f"[{i}]." if is_list else "")
+    count(metrics_of(request), kind, receipts)
     if is_list:
-        return respond([r.model_dump(exclude_none=True) for r in done], 202)
-    raise_if_refused(kind, done[0])
-    return respond(done[0].model_dump(exclude_none=True), 202)
+        return respond(receipts, 202)
+    raise_if_refused(kind, receipts[0])
+    return respond(receipts[0], 202)
 
 
-def count(metrics: Metrics, kind: str, receipts: Sequence[schemas.ReceiptOut]) -> None:
+def written(receipt: Receipt, prefix: str) -> dict[str, Any]:
+    """Return a receipt as `schemas.ReceiptOut` describes it, without what is not said."""
+    said: dict[str, Any] = {
+        "id": receipt.id,
+        "status": receipt.status,
+        "duplicate": receipt.status == "duplicate",
+    }
+    if receipt.flags:
+        said["flags"] = list(receipt.flags)
+    if receipt.detail:
+        said["detail"] = prefix + receipt.detail
+    return said
+
+
+def count(metrics: Metrics, kind: str, receipts: Sequence[dict[str, Any]]) -> None:
     """Count receipts by what became of each, once a list and not once an item."""
-    for result, number in Counter(receipt.status for receipt in receipts).items():
+    for result, number in Counter(receipt["status"] for receipt in receipts).items():
         metrics.taken[kind].labels(result).inc(number)
-    for flag, number in Counter(flag for receipt in receipts for flag in receipt.flags or ()).items():
+    for flag, number in Counter(flag for receipt in receipts for flag in receipt.get("flags", ())).items():
         metrics.flagged.labels(kind, flag).inc(number)
 
 
@@ -127,21 +133,21 @@ def items_of(kind: str, body: bytes) -> tuple[list[Any], bool]:
     return said, True
 
 
-def refused(item: Any, id_name: str, problem: ProblemError) -> schemas.ReceiptOut:
+def refused(item: Any, id_name: str, problem: ProblemError) -> dict[str, Any]:
     """Return the receipt of an item that was not understood, under its id where that was."""
     try:
         item_id = ITEM_ID.validate_python(item[id_name])
     except (KeyError, TypeError, ValidationError):
         item_id = ""
-    return schemas.ReceiptOut(id=item_id, status="invalid", duplicate=False, detail=problem.detail)
+    return written(Receipt(item_id, "invalid", problem.detail), "")
 
 
-def raise_if_refused(kind: str, receipt: schemas.ReceiptOut) -> None:
+def raise_if_refused(kind: str, receipt: dict[str, Any]) -> None:
     """Turn the receipt of a single item that was not stored into a problem."""
-    if receipt.status == "conflict":
+    if receipt["status"] == "conflict":
         raise ProblemError(409, "conflict", f"This {kind}_id came before with other content; use a new id.")
-    if receipt.status == "foreign_action":
+    if receipt["status"] == "foreign_action":
         raise invalid_field("action_id", "was not in the decision")
-    if receipt.status == "invalid":
-        name, _, message = (receipt.detail or "").partition(": ")
+    if receipt["status"] == "invalid":
+        name, _, message = receipt.get("detail", "").partition(": ")
         raise invalid_field(name, message.removesuffix("."))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from service.catalogue.problems import Problem, suggest
+from service.catalogue.symbols import ReadRule, parse
 from service.catalogue.yaml_nodes import TEXT_TAG, line_of
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -38,9 +39,11 @@ class Document:
     """Collects problems while parts of one file are read. A part that cannot be read yields its default.
 
     Attributes:
+        read_rule: Reads the text of a rule.
         problems: What was found so far.
     """
 
+    read_rule: ReadRule = parse
     problems: list[Problem] = field(default_factory=list)
 
     def note(self, place: Place, message: str, remedy: str) -> None:

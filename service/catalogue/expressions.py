@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from features.matrix import Columns
 from service.catalogue.document import Document, Place
 from service.catalogue.problems import RuleError
-from service.catalogue.rules import Symbols, parse_rule
+from service.catalogue.symbols import Symbols
 from service.decision.expression import CHANNEL, KNOWN, MOMENT_PARTS, PERSONA, Expression, age_column, part_column
 from service.decision.model import ContextField, Persona
 
@@ -31,7 +31,7 @@ def read_expression(document: Document, place: Place | None, symbols: Symbols) -
         return None
     text = document.text(place)
     try:
-        return parse_rule(text, symbols)
+        return document.read_rule(text, symbols)
     except RuleError as error:
         document.note(place, f"{error.message} (character {error.position + 1} of {text!r})", error.remedy)
         return None

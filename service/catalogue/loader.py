@@ -19,10 +19,10 @@ from service.catalogue.actions import ActionReader
 from service.catalogue.canonical import to_jsonable, version_of
 from service.catalogue.document import Document, Place
 from service.catalogue.expressions import read_personas, symbols_of, with_persona
-from service.catalogue.operands import DECISION_TIME
 from service.catalogue.policies import PolicyReader
 from service.catalogue.problems import CatalogueError, Problem, suggest
 from service.catalogue.selection import read_experiment, read_exploration, read_quotas
+from service.catalogue.symbols import DECISION_TIME, ReadRule, parse
 from service.catalogue.yaml_nodes import line_of, nodes_of, read_text
 from service.catalogue.zones import known_zones, zone_of
 from service.decision.consent import ALL, MARKETING
@@ -55,9 +55,9 @@ def load_catalogue(path: Path | str, columns: Columns | None = None) -> Catalogu
     return catalogue_of(read_text(Path(path)), str(path), columns)
 
 
-def catalogue_of(text: str, name: str, columns: Columns | None = None) -> Catalogue:
+def catalogue_of(text: str, name: str, columns: Columns | None = None, read_rule: ReadRule = parse) -> Catalogue:
     """Make a catalogue of a text, as `load_catalogue` does of a file, whose `name` goes into messages."""
-    document, root = Document(), nodes_of(text, name)
+    document, root = Document(read_rule), nodes_of(text, name)
     catalogue = _catalogue(document, Place(root, "", line_of(root)), columns or Columns())
     if not text.endswith("\n"):
         last = Place(root, "document", text.count("\n") + 1)

@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from service.catalogue.problems import RuleError, suggest
 from service.catalogue.sql_nodes import literal_near, position_of, sql_of
+from service.catalogue.symbols import DECISION_TIME, Symbols
 from service.catalogue.texts import TO_TEXT
 from service.decision.expression import (
     KNOWN,
@@ -33,10 +34,6 @@ from service.decision.expression import (
     part_column,
 )
 
-Symbols = Mapping[str, tuple[str, ...]]
-"""Name of a column, context field or pseudo column -> its vocabulary; empty for a number."""
-
-DECISION_TIME = "decision_time"
 ARITHMETIC: Mapping[type[exp.Expr], str] = {
     exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%",
 }  # fmt: skip

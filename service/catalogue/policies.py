@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from service.catalogue.document import Document, Place
 from service.catalogue.expressions import read_expression
-from service.catalogue.rules import Symbols
 from service.catalogue.scopes import read_scope, scopes
+from service.catalogue.symbols import Symbols
 from service.decision.channel_plan import scopes_of
 from service.decision.expression import columns_read, renamed
 from service.decision.model import Action, Placement, Rule, Stage, Treatment

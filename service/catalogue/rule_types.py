@@ -9,9 +9,10 @@ from collections.abc import Mapping
 
 from sqlglot import exp
 
-from service.catalogue.operands import OperandReader, Symbols, case_conditions
+from service.catalogue.operands import OperandReader, case_conditions
 from service.catalogue.problems import RuleError
 from service.catalogue.sql_nodes import position_of, sql_of
+from service.catalogue.symbols import Symbols
 from service.catalogue.texts import PREDICATES
 from service.decision.expression import (
     KNOWN,

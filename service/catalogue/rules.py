@@ -12,13 +12,14 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from service.catalogue.operands import ARITHMETIC, CHOOSING, FUNCTION_NAMES, NUMERIC, PARTS, TEXTUAL, Symbols
+from service.catalogue.operands import ARITHMETIC, CHOOSING, FUNCTION_NAMES, NUMERIC, PARTS, TEXTUAL
 from service.catalogue.problems import RuleError
 from service.catalogue.rule_types import COMPARISONS, MATCHING, RuleReader
 from service.catalogue.sql_nodes import position_of, sql_of
+from service.catalogue.symbols import Symbols
 from service.decision.expression import Expression
 
-__all__ = ["RuleError", "Symbols", "parse_rule"]
+__all__ = ["RuleError", "parse_rule"]
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH = 4_000, 200, 16
 ONE, TWO, MANY = frozenset({"this"}), frozenset({"this", "expression"}), frozenset({"this", "expressions"})

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from service.adapters.latest_facts import NoFacts, latest_facts
 from service.catalogue.schema import catalogue_schema
-from service.cli import app, explain_failure
+from service.commands import app, explain_failure
 from tests.service.decision.worlds import CATALOGUE, COLUMNS, LAYOUT, SMALL, random_batch
 from training.backfill import view_table
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import app
+from service.commands import app
 from training import check_commands
 from training.dataset_check import Roles, check_dataset
 from training.findings import Finding, is_usable

@@ -18,7 +18,7 @@ from service.decision.model import Catalogue, Request
 from service.settings import CHECKOUT
 from tests.service.decision.worlds import NOW, keys_for
 from tests.training.core_log import DAY, LOGGED, RATES, CoreLog, catalogue_at, write_log
-from training.evaluate_policy import evaluate_policy, read_decisions
+from training.evaluate_policy import PolicyEvaluation, evaluate_policy, read_decisions
 from training.judged_log import alone
 from training.off_policy import CannotAnswer
 
@@ -74,11 +74,17 @@ def test_the_estimates_hold_what_the_policy_really_earns(log: CoreLog, better: C
         assert abs(judged.support.mean_weight - 1.0) < 5 * judged.support.mean_weight_error
 
 
-def test_issues_add_up_and_the_hold_out_is_left_out_with_its_number(log: CoreLog, better: Catalogue):
-    """The issues' IPS values sum to that of all; decisions of the hold-out are excluded and counted."""
-    found = evaluate_policy(
+@pytest.fixture(scope="module")
+def judged(log: CoreLog, better: Catalogue) -> PolicyEvaluation:
+    """The better policy, judged once for all who look at it with their own eyes."""
+    return evaluate_policy(
         log.lake.folder, better, None, lambda version: log.catalogue, as_of=NOW + 30 * DAY, resamples=20
     )
+
+
+def test_issues_add_up_and_the_hold_out_is_left_out_with_its_number(log: CoreLog, judged: PolicyEvaluation):
+    """The issues' IPS values sum to that of all; decisions of the hold-out are excluded and counted."""
+    found = judged
     parts = [judged.estimates["ips"].value for issue, judged in found.by_issue.items() if issue != "all"]
     assert sum(parts) == pytest.approx(found.by_issue["all"].estimates["ips"].value, rel=1e-9)
     held = sum(row.arm == "holdout" for row in log.rows)
@@ -99,14 +105,12 @@ def test_the_policy_of_the_log_has_the_probabilities_of_the_log(log: CoreLog):
     assert found.by_issue["all"].gains["ips"].value == 0.0
 
 
-def test_rewards_may_be_weighted_by_value(log: CoreLog, better: Catalogue):
+def test_rewards_may_be_weighted_by_value(log: CoreLog, better: Catalogue, judged: PolicyEvaluation):
     """With `value`, a positive counts what the judged catalogue says the action is worth."""
-    asked = {"as_of": NOW + 30 * DAY, "resamples": 20}
-    plain, worth = (
-        evaluate_policy(log.lake.folder, better, None, lambda version: log.catalogue, reward=reward, **asked)
-        for reward in ("conversion", "value")
+    worth = evaluate_policy(
+        log.lake.folder, better, None, lambda version: log.catalogue, reward="value", as_of=NOW + 30 * DAY, resamples=20
     )
-    retention = [found.by_issue["retention"].estimates["ips"].value for found in (plain, worth)]
+    retention = [found.by_issue["retention"].estimates["ips"].value for found in (judged, worth)]
     assert retention[1] == pytest.approx(20.0 * retention[0], rel=1e-9)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -208,3 +209,67 @@ def test_nothing_is_acknowledged_while_the_store_is_away() -> None:
 
     with pytest.raises(StoreUnavailable, match="log_unavailable"):
         asyncio.run(scenario())
+
+
+def bought(n: int, customer: str) -> Event:
+    """Return an event of its own."""
+    return Event(f"e{n}", customer, "profile_changed", NOW, {"n": n})
+
+
+def test_singles_of_one_turn_share_a_round_trip(clean_url: str) -> None:
+    """Of 200 at once each gets its own receipt, each stands in the journal once, and few round trips were made."""
+
+    async def scenario(world: World) -> None:
+        trips = []
+        send = world.journal._link._exchange
+
+        async def counted(commands: Any) -> Any:
+            trips.append(len(commands))
+            return await send(commands)
+
+        world.journal._link._exchange = counted  # type: ignore[method-assign]
+        events = [bought(n, f"c{n % 50}") for n in range(200)]
+        asked = [*events, *events[:20], *(replace(event, properties={"n": -1}) for event in events[20:30])]
+        answers = await asyncio.gather(*(world.journal.append_events([event], NOW) for event in asked))
+        receipts = [receipt for [receipt] in answers]
+        assert [receipt.id for receipt in receipts] == [event.event_id for event in asked]
+        statuses = [receipt.status for receipt in receipts]
+        assert statuses == ["accepted"] * 200 + ["duplicate"] * 20 + ["conflict"] * 10
+        kept = [decode_event(blob) for p in range(64) for _, blob in await world.entries(p)]
+        assert sorted(event.event_id for event in kept) == sorted(event.event_id for event in events)
+        assert len(trips) < 20
+
+    on(clean_url, scenario)
+
+
+def test_what_the_store_refuses_of_one_is_no_others_failure(clean_url: str) -> None:
+    """A journal that is no stream fails the customers of its partition alone, also in one turn with others."""
+
+    async def scenario(world: World) -> None:
+        await world.ask("SET", keys.of_partition(partition_of("bad"), "journal"), "no stream")
+        sound = [f"c{n}" for n in range(40) if partition_of(f"c{n}") != partition_of("bad")]
+        customers = [*sound[:10], "bad", *sound[10:]]
+        asked = (world.journal.append_events([bought(n, who)], NOW) for n, who in enumerate(customers))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        failed = [who for who, answer in zip(customers, answers, strict=True) if isinstance(answer, StoreUnavailable)]
+        assert failed == ["bad"]
+        assert all(a[0].status == "accepted" for a in answers if not isinstance(a, BaseException))
+
+    on(clean_url, scenario)
+
+
+def test_singles_fail_together_in_the_time_of_one() -> None:
+    """Where nothing answers, everybody is told so within one deadline."""
+
+    async def scenario(port: int) -> float:
+        journal = RedisJournal(f"redis://127.0.0.1:{port}/0", deadline_seconds=0.3, idempotency_seconds=10)
+        begun = asyncio.get_running_loop().time()
+        asked = (journal.append_events([bought(n, f"c{n}")], NOW) for n in range(100))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+        seconds = asyncio.get_running_loop().time() - begun
+        await journal.close()
+        return seconds
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert asyncio.run(scenario(silent.getsockname()[1])) < 1.0

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.body import MAX_BRACKETS, MAX_DEPTH, MAX_INTEGER, MAX_NAMES, read_json
+from service.api.body import (
+    _UNSURE,
+    MAX_BRACKETS,
+    MAX_DEPTH,
+    MAX_INTEGER,
+    MAX_NAMES,
+    read_carefully,
+    read_json,
+    read_plain,
+)
 from service.api.problems import ProblemError
 
 PLAIN = st.recursive(
@@ -24,6 +33,12 @@ PLAIN = st.recursive(
     ),
     max_leaves=20,
 )
+
+_PIECES = (
+    b'"a":1,', b'{"a":1,"a":2}', b'{"a" :1,"a":2}', b'"a\\":', b"9007199254740993", b"1e999", b"-0", b"1e5", b"NaN",
+    b"\\ud800", b"\\u0000", b"0" * 34, b"1" * 101, b"." + b"3" * 101, b"[" * 33, b"]" * 33, b" ", b"\t:", b'"',
+    b"\\", b"\xff", b"\x00", b",", b":",
+)  # fmt: skip
 
 
 @given(PLAIN, st.booleans())
@@ -92,10 +107,30 @@ def test_limits_are_reached(body: bytes) -> None:
     ],
 )
 def test_hostile_bodies(body: bytes, status: int, slug: str) -> None:
-    """Each kind of hostile body is refused for what it is."""
-    with pytest.raises(ProblemError) as caught:
-        read_json(body)
-    assert (caught.value.status, caught.value.slug) == (status, slug)
+    """Each kind of hostile body is refused for what it is, also where it is long."""
+    for padded in (body, body + b" " * 1_000):
+        with pytest.raises(ProblemError) as caught:
+            read_json(padded)
+        assert (caught.value.status, caught.value.slug) == (status, slug)
+    assert read_plain(body) is _UNSURE
+
+
+def test_long_plain_bodies_are_read_fast() -> None:
+    """What callers send is plain, so that the fast way is taken at all."""
+    said = {"event_id": "e", "properties": {"lines": [{"aisle": "deli", "quantity": 1, "sales_value": 2.5}] * 200}}
+    assert read_plain(json.dumps(said).encode()) == said
+    assert read_plain(json.dumps(said, indent=2).encode()) == said
+
+
+@given(PLAIN, st.lists(st.tuples(st.integers(0, 400), st.sampled_from([b"", *_PIECES])), max_size=4), st.booleans())
+def test_the_fast_way_is_the_careful_way(content: object, changes: list[tuple[int, bytes]], ascii_only: bool) -> None:
+    """A body with pieces put in or taken out anywhere is read alike by both, to the type, or the fast one is unsure."""
+    body = json.dumps(content, ensure_ascii=ascii_only).encode()
+    for at, piece in changes:
+        body = body[:at] + piece + body[at + (not piece) :]
+    found = read_plain(body)
+    if found is not _UNSURE:
+        assert repr(read_carefully(body)) == repr(found)
 
 
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]":,\\u0019eE+-.tfn \ud800', max_size=60).map(

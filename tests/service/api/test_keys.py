@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from service import cli
+from service import commands, serve
 from service.api.app import create_app
 from service.api.keys import SCOPES, KeysError, new_key, read_keys
 from service.settings import Settings
@@ -150,7 +150,7 @@ def test_documentation_stays_home(host: str, docs: bool | None, has_docs: bool) 
 
 def test_the_command_prints_a_key_once() -> None:
     """`nba key new` prints the key and then its entry, which opens to this key."""
-    done = CliRunner().invoke(cli.app, ["key", "new", "--name", "shop", "--scopes", "decide, outcome"])
+    done = CliRunner().invoke(commands.app, ["key", "new", "--name", "shop", "--scopes", "decide, outcome"])
     assert done.exit_code == 0
     secret, entry = done.stdout.splitlines()
     found = read_keys(settings(api_keys=f"[{entry}]")).find(secret.encode())
@@ -161,7 +161,7 @@ def test_the_command_prints_a_key_once() -> None:
 @pytest.mark.parametrize("scopes", ["", "decide,root", "decide outcome"])
 def test_the_command_knows_the_scopes(scopes: str) -> None:
     """A scope that is none is refused with those that are."""
-    done = CliRunner().invoke(cli.app, ["key", "new", "--name", "shop", "--scopes", scopes])
+    done = CliRunner().invoke(commands.app, ["key", "new", "--name", "shop", "--scopes", scopes])
     assert isinstance(done.exception, KeysError)
     assert "decide, outcome, read, admin" in str(done.exception)
 
@@ -173,5 +173,5 @@ def test_the_world_needs_a_key(host: str, monkeypatch: pytest.MonkeyPatch, tmp_p
     for name in ("NBA_API_KEY", "NBA_API_KEYS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NBA_HOST", host)
-    with pytest.raises(cli.Stop, match="NBA_API_KEYS"):
-        cli.serve()
+    with pytest.raises(serve.Stop, match="NBA_API_KEYS"):
+        serve.serve()

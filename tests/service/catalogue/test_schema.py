@@ -97,7 +97,7 @@ def known_keys(schema: Mapping[str, Any], path: Sequence[str]) -> Iterator[set[s
 def test_every_key_that_a_reader_takes_is_in_the_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keys of the schema are those of the readers, at every place that a catalogue uses."""
     recorder = Recorder()
-    monkeypatch.setattr("service.catalogue.loader.Document", lambda: recorder)
+    monkeypatch.setattr("service.catalogue.loader.Document", lambda read_rule: recorder)
     load_catalogue(path)
     schema = catalogue_schema()
     assert len(recorder.taken) > 10
