@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from service.catalogue.time_zones import local_times
 from service.decision import record as log
+from service.decision.contact_counts import Windows
+from service.decision.contact_scope import binds
 from service.decision.engine import CompiledCatalogue, decide, select_again
 from service.decision.experiment import CHALLENGER
 from service.decision.log_row import LogRows
@@ -126,9 +128,9 @@ class Pass:
     def caps(self) -> list[Caps]:
         """The caps on the channel for each customer, their windows resolved to moments by its calendar."""
         catalogue, decisions = self.serving.catalogue, self.decisions
-        terms, positions = _cap_terms(catalogue, decisions.request.channel)
+        terms, windows = _cap_terms(catalogue, decisions.request.channel)
         local = self.batch.local or LocalTimes.utc(decisions.now, len(self.batch.customer_ids))
-        return [Caps(terms, mine) for mine in catalogue.caps.since(decisions.now, local)[:, positions].tolist()]
+        return [Caps(terms, since) for since in windows.since(decisions.now, local).tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,13 +383,13 @@ def _showable(catalogue: CompiledCatalogue, channel: str) -> list[tuple[str, str
 
 
 @lru_cache(maxsize=32)
-def _cap_terms(catalogue: CompiledCatalogue, channel: str) -> tuple[CapTerms, list[int]]:
-    """Return the caps on a channel and their positions among the catalogue's policies."""
-    caps = {p: cap for p, cap in enumerate(catalogue.catalogue.caps) if not cap.channels or channel in cap.channels}
+def _cap_terms(catalogue: CompiledCatalogue, channel: str) -> tuple[CapTerms, Windows]:
+    """Return the caps on a channel and their windows."""
+    caps = [cap for cap in catalogue.catalogue.caps if binds(cap, channel)]
     checks = tuple(
-        CapCheck(c.id, c.scope, c.scope_id, c.counted, c.limit, c.channels, c.placements, c.unit) for c in caps.values()
+        CapCheck(c.id, c.scope, c.scope_id, c.counted, c.limit, c.channels, c.placements, c.unit) for c in caps
     )
-    return CapTerms(checks, catalogue.catalogue.reservations), list(caps)
+    return CapTerms(checks, catalogue.catalogue.reservations), Windows.of(caps)
 
 
 async def record_one(

@@ -113,18 +113,16 @@ def decode_decision(payload: bytes) -> DecisionRow:
 
 def _without_nan(contents: Sequence[bytes]) -> list[Sparse]:
     """Leave out what is NaN, of all in one go: each is filled up with NaN to whole bytes of bits, then all is cut."""
-    whole = b"".join([part for content in contents for part in (content, _FILLS[len(content) // 8 % 8])])
-    numbers = np.frombuffer(whole, "<f8")
+    sizes = [len(content) // 8 for content in contents]
+    parts = [part for content, size in zip(contents, sizes, strict=True) for part in (content, _FILLS[size % 8])]
+    numbers = np.frombuffer(b"".join(parts), "<f8")
     is_there = numbers == numbers
     bits, there = np.packbits(is_there).tobytes(), numbers[is_there].tobytes()
     found: list[Sparse] = []
     at = start = 0
-    for content in contents:
-        size = len(content) // 8
+    for size in sizes:
         mine = bits[at : (at := at + (size + 7) // 8)]
-        end = start + 8 * int.from_bytes(mine).bit_count()
-        found.append((size, mine, there[start:end]))
-        start = end
+        found.append((size, mine, there[start : (start := start + 8 * int.from_bytes(mine).bit_count())]))
     return found
 
 

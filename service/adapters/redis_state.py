@@ -252,7 +252,10 @@ def _offered(channel: str, offered: Offered) -> Offered:
 @lru_cache(maxsize=64)
 def _encoded(terms: CapTerms) -> bytes:
     """Return caps as the script reads them."""
-    checks = [(c.scope, c.scope_id, c.counted, c.limit, c.channels, c.placements, c.unit) for c in terms.checks]
+    checks = [
+        (c.scope, c.scope_id, c.counted, c.limit, c.channels or False, c.placements or False, c.unit)
+        for c in terms.checks
+    ]
     return encode((checks, terms.reservations))
 
 

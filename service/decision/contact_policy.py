@@ -107,10 +107,6 @@ class CapTable:
         full = sorted({self.counters[k].policy for k in np.flatnonzero(room <= 0).tolist()})
         return [self.policies[p] for p in full]
 
-    def since(self, now: float, local: LocalTimes) -> Floats:
-        """Return (n_customers, n_policies): contacts after that moment are in the window."""
-        return self._windows.since(now, local)
-
     def room(self, contacts: Contacts, channel: str, now: float, local: LocalTimes) -> Ints:
         """Count contacts in their windows, look at the clock, and say what is left of each limit.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from service.decision.compiled import CompiledCatalogue
@@ -122,17 +123,15 @@ def _cut(array: NDArray[Any]) -> list[bytes]:
 
 def _distributions(decisions: Decisions, slots: tuple[str, ...]) -> list[tuple[tuple[str, bytes, bytes], ...]]:
     """Return of each customer every slot's distribution without its zeros."""
-    n = len(decisions.arms)
-    if not slots:
-        return [()] * n
-    is_possible = decisions.distributions != 0.0
-    candidates = is_possible.nonzero()[2].astype("<i2").tobytes()
-    chances = decisions.distributions[is_possible].tobytes()
-    sizes = is_possible.sum(axis=2).ravel().tolist()  # slot by slot, in each customer by customer, as the others are
-    cuts = [
-        (candidates[2 * start : 2 * end], chances[8 * start : 8 * end])
-        for start, end in pairwise(accumulate(sizes, initial=0))
-    ]
+    n, m = decisions.stages.shape
+    if not slots or not m:
+        return [tuple([(placement, b"", b"") for placement in slots])] * n
+    flat = decisions.distributions.ravel()
+    possible = flat.nonzero()[0]
+    candidates, chances = (possible % m).astype("<i2").tobytes(), flat[possible].tobytes()
+    # Slot by slot, and in each customer by customer.
+    ends = possible.searchsorted(np.arange(0, flat.size + 1, m)).tolist()
+    cuts = [(candidates[2 * start : 2 * end], chances[8 * start : 8 * end]) for start, end in pairwise(ends)]
     return [tuple([(placement, *cuts[k * n + i]) for k, placement in enumerate(slots)]) for i in range(n)]
 
 

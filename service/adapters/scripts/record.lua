@@ -5,8 +5,8 @@
 --       4 decision blob, msgpack [customer id, digest, time, channel, offers, ...], the offers
 --         [[action, issue, group, treatment, is_marketing, placement]]
 --       5 decision TTL ms  6 answer TTL ms  7 journal payload  8 horizon  9 contacts TTL ms  10 decision id
---       11 caps on the channel, msgpack [[[scope, scope id, counted, limit, [channels], [placements], unit]],
---          {channel: reservation seconds}]
+--       11 caps on the channel, msgpack [[[scope, scope id, counted, limit, [channels] or false for all, [placements]
+--          or false, unit]], {channel: reservation seconds}]
 --       12 moments after which the contacts of each cap count, msgpack [since]
 --       13 reservation seconds of all other channels
 -- Returns {'recorded', journal id} | {'repeat', answer} | {'conflict'} | {'refused', action, position of the cap, ...}
@@ -51,7 +51,7 @@ local function counter_key(cap, thing)
 end
 
 local function within(names, wanted)
-  if #names == 0 then return true end
+  if not names then return true end
   for _, name in ipairs(names) do
     if name == wanted then return true end
   end

@@ -13,6 +13,7 @@ from service.adapters import redis_keys as keys
 from service.adapters.connection import Link
 from service.adapters.redis_state import RedisState
 from service.catalogue.time_zones import local_times
+from service.decision.contact_counts import Windows
 from service.decision.contact_policy import CapTable
 from service.decision.model import (
     CALENDAR,
@@ -131,7 +132,7 @@ async def refusals(url: str, cases: int, seed: int) -> int:
         contacts = (await state.gather(plan, [customer], channel, now, 5.0)).batch.contacts
         table, (local, _) = CapTable.of(catalogue), local_times([zone], "UTC", now)
         room = table.room(contacts, channel, now, local)[0]
-        since = table.since(now, local)[0].tolist()
+        since = Windows.of(caps).since(now, local)[0].tolist()
         checks = [
             (CapCheck(c.id, c.scope, c.scope_id, c.counted, c.limit, c.channels, c.placements, c.unit), since[p])
             for p, c in enumerate(caps)
