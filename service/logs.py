@@ -54,13 +54,13 @@ class JsonLines(logging.Formatter):
         line: dict[str, Any] = {
             "time": _moment(record.created),
             "level": record.levelname.lower(),
-            "event": self._event(record)[:MAX_EVENT],
+            "event": record.msg if isinstance(record, _Line) else self._event(record)[:MAX_EVENT],
             "logger": record.name,
         }
         request_id = current_request.get()
         if request_id is not None:
             line["request_id"] = request_id
-        fields: dict[str, Any] | None = getattr(record, "fields", None)
+        fields: dict[str, Any] | None = record.__dict__.get("fields")
         if fields:
             line.update(fields)
         if record.exc_info and record.exc_info[1] is not None:
