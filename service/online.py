@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from service.catalogue.time_zones import local_times
 from service.decision import record as log
 from service.decision.contact_counts import Windows
-from service.decision.contact_scope import binds
+from service.decision.contact_scope import Policy, binds
 from service.decision.engine import CompiledCatalogue, decide, select_again
 from service.decision.experiment import CHALLENGER
 from service.decision.log_row import LogRows
@@ -131,6 +131,14 @@ class Pass:
         terms, windows = _cap_terms(catalogue, decisions.request.channel)
         local = self.batch.local or LocalTimes.utc(decisions.now, len(self.batch.customer_ids))
         return [Caps(terms, since) for since in windows.since(decisions.now, local).tolist()]
+
+    @cached_property
+    def used_up(self) -> list[list[Policy]]:
+        """The contact policies that left each customer no room on some counter."""
+        room, caps = self.decisions.room, self.serving.catalogue.caps
+        if not room.size or room.min() > 0:
+            return [[]] * len(self.batch.customer_ids)
+        return [caps.used_up(row) for row in room]
 
 
 @dataclass(frozen=True, slots=True)

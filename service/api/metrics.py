@@ -96,7 +96,7 @@ class Metrics:
         actions = catalogue.catalogue.actions
         for choice in chosen:
             self.shown.add(actions[decisions.actions[choice.candidate]].issue, arm, channel)
-        for policy in catalogue.caps.used_up(decisions.room[decided.customer]):
+        for policy in decided.made_in.used_up[decided.customer]:
             self.cap_denied.add(policy.id, "filter")
         for cap in decided.denied_by:
             self.cap_denied.add(cap, "reservation")

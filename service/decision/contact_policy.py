@@ -102,8 +102,6 @@ class CapTable:
 
     def used_up(self, room: Ints) -> list[Policy]:
         """Return the policies that leave no room on some counter, for one customer's room: (n_counters,)."""
-        if not room.size or room.min() > 0:
-            return []
         full = sorted({self.counters[k].policy for k in np.flatnonzero(room <= 0).tolist()})
         return [self.policies[p] for p in full]
 
