@@ -117,6 +117,13 @@ class Layout:
         object.__setattr__(self, "width", start)
 
     @cached_property
+    def view_rows(self) -> tuple[slice, ...]:
+        """The rows of each view's facts, which lie together."""
+        return tuple(
+            slice(self.slices[view.facts[0].name].start, self.slices[view.facts[-1].name].stop) for view in self.views
+        )
+
+    @cached_property
     def max_age_seconds(self) -> NDArray[np.float64]:
         """(n_views, 1) the age above which a view's values count as missing."""
         return np.array([[view.max_age_days * SECONDS_PER_DAY] for view in self.views])

@@ -198,9 +198,8 @@ def mask_stale(layout: Layout, facts: Floats, view_times: Floats, now: Now) -> N
     is_stale: NDArray[np.bool_] = ages > layout.max_age_seconds
     is_stale |= ages < -FUTURE_SECONDS
     if np.count_nonzero(is_stale):
-        for v, view in enumerate(layout.views):
-            for fact in view.facts:
-                facts[layout.slices[fact.name]][:, is_stale[v]] = np.nan
+        for rows, of_view in zip(layout.view_rows, is_stale, strict=True):
+            facts[rows, of_view] = np.nan
     return is_stale
 
 

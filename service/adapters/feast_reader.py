@@ -205,8 +205,7 @@ class FactReader:
         return Decoded(is_known, is_partial)
 
     def _forget(self, view: int, facts: Floats) -> None:
-        for fact in self._layout.views[view].facts:
-            facts[self._layout.slices[fact.name]] = np.nan
+        facts[self._layout.view_rows[view]] = np.nan
 
 
 class _Written(NamedTuple):
@@ -283,10 +282,8 @@ class _Stretch:
 
 def _forget_unstamped(layout: Layout, rows: FactRows) -> None:
     """Set the facts of views without a stamp to NaN: a value without its stamp is of unknown age."""
-    is_unstamped = np.isnan(rows.view_times)
-    for v, view in enumerate(layout.views):
-        first, last = layout.slices[view.facts[0].name], layout.slices[view.facts[-1].name]
-        rows.facts[is_unstamped[:, v], first.start : last.stop] = np.nan
+    for of_view, is_unstamped in zip(layout.view_rows, np.isnan(rows.view_times).T, strict=True):
+        rows.facts[is_unstamped, of_view] = np.nan
 
 
 def decode_value(value: bytes) -> float | str | Floats | None:
