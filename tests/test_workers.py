@@ -86,10 +86,21 @@ def running(small_world: SmallWorld, var: Path) -> Iterator[Several]:
 
 
 @pytest.fixture(scope="module")
-def kept(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
-    """For those that leave as many processes behind as they found."""
-    with running(small_world, tmp_path_factory.mktemp("kept") / "var") as found:
+def shared(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
+    with running(small_world, tmp_path_factory.mktemp("shared") / "var") as found:
         yield found
+
+
+@pytest.fixture
+def kept(shared: Several) -> Several:
+    """For those that leave it running; whatever was killed before has been replaced, and what replaced it is warm."""
+
+    def are_warm() -> bool:
+        log = shared.log.read_text()
+        return log.count("startup complete") - len(re.findall(KILLED, log)) == PROCESSES
+
+    wait_until(are_warm, 60, shared.log)
+    return shared
 
 
 @pytest.fixture
