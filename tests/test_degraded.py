@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 from urllib.request import urlopen
 
+import pyarrow.parquet as pq
 import pytest
 import redis
 
