@@ -80,7 +80,7 @@ def running(small_world: SmallWorld, var: Path) -> Iterator[Several]:
     port = free_port()
     with process(environment(var, port), var / "serve.log", "serve", "--workers", str(PROCESSES)) as started:
         found = Several(var, started, port)
-        wait_until(lambda: found.log.read_text().count("startup complete") == PROCESSES, 30, found.log)
+        wait_until(lambda: found.log.read_text().count("startup complete") == PROCESSES, 60, found.log)
         wait_until(lambda: answers(port, "/readyz"), 5, found.log)
         yield found
 
