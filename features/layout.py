@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 SECONDS_PER_DAY = 86_400.0
 
@@ -111,6 +115,11 @@ class Layout:
         object.__setattr__(self, "slices", slices)
         object.__setattr__(self, "view_of", view_of)
         object.__setattr__(self, "width", start)
+
+    @cached_property
+    def max_age_seconds(self) -> NDArray[np.float64]:
+        """(n_views, 1) the age above which a view's values count as missing."""
+        return np.array([[view.max_age_days * SECONDS_PER_DAY] for view in self.views])
 
     def elements(self) -> Iterator[tuple[int, Fact, str | None]]:
         """Yield (row, fact, member or None) for every row of the facts matrix."""

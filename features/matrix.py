@@ -194,10 +194,10 @@ def mask_stale(layout: Layout, facts: Floats, view_times: Floats, now: Now) -> N
     Returns:
         (n_views, n_customers) True where a view was there and not as fresh as its age says.
     """
-    limits = np.array([view.max_age_days * SECONDS_PER_DAY for view in layout.views])[:, None]
     ages = now - view_times
-    is_stale = (ages > limits) | (ages < -FUTURE_SECONDS)
-    if is_stale.any():
+    is_stale: NDArray[np.bool_] = ages > layout.max_age_seconds
+    is_stale |= ages < -FUTURE_SECONDS
+    if np.count_nonzero(is_stale):
         for v, view in enumerate(layout.views):
             for fact in view.facts:
                 facts[layout.slices[fact.name]][:, is_stale[v]] = np.nan

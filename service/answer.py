@@ -1,101 +1,215 @@
-"""The answer to a decision, as plain data: the one place that says how a decision reads to a caller."""
+"""The answer to a decision: the one place that says how a decision reads to a caller.
+
+Fields are written in the order in which they stand here. What a treatment says is put into bytes once, for each of its
+locales; of a decision only numbers and places are new.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
+import msgspec
 
-from service.content import fallback_of, in_locale
-from service.decision.model import Choice
+from service.content import fallback_of, in_locale, nearest
+from service.decision.compiled import CompiledCatalogue
 from service.decision.trace import persona_of, reasons, trace
 from service.explanation import LATER, unavailable
 from service.online import Decided
 
+_encode = msgspec.json.Encoder().encode
 
+
+class RankedAction(msgspec.Struct, gc=False):
+    """One ranked action, as `api.schemas.ActionAnswer` documents it."""
+
+    rank: int
+    action_id: str
+    treatment_id: str
+    placement: str
+    issue: str
+    group: str
+    name: str
+    locale: str
+    content: msgspec.Raw
+    priority: float | None
+    propensity: float | None
+    propensity_source: str
+    evidence: float
+    uplift: float | None
+    value: float
+    selection_probability: float
+    reasons: Sequence[str]
+
+
+class Versions(msgspec.Struct, gc=False):
+    """What the answer was made with."""
+
+    catalogue: str
+    model: str
+    features: str
+
+
+class Answer(msgspec.Struct):
+    """The answer of `POST /v1/decisions`, as `api.schemas.DecisionAnswer` documents it; UNSET is not written."""
+
+    decision_id: str
+    decision_time: str
+    customer_id: str
+    arm: str
+    layers: dict[str, str]
+    stage: str | None
+    actions: list[RankedAction]
+    fallback: dict[str, Any] | None
+    degraded: bool
+    degraded_reasons: Sequence[str]
+    versions: Versions
+    expires_at: str
+    persona: str | msgspec.UnsetType | None = msgspec.UNSET
+    explanation: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    trace: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+
+
+@lru_cache(maxsize=16)
 def iso(moment: float) -> str:
     """Write Unix seconds as RFC 3339 in UTC with milliseconds."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def answer_of(decided: Decided, locale: str | None, explain: str) -> dict[str, Any]:
-    """Return the answer of `POST /v1/decisions` for a batch of one.
+def answer_of(decided: Decided, locale: str | None, explain: str) -> Answer:
+    """Return the answer to one customer.
 
     Args:
         explain: none: actions only; chosen: with reasons; full: with the trace of every candidate.
     """
-    decisions, serving = decided.decisions, decided.serving
-    catalogue = serving.catalogue.catalogue
-    actions = [
-        action_of(decided, choice, rank, locale, with_reasons=explain != "none")
-        for rank, choice in enumerate(decisions.chosen[decided.customer], start=1)
-    ]
-    answer: dict[str, Any] = {
-        "decision_id": decided.decision_id,
-        "decision_time": iso(decisions.now),
-        "customer_id": decided.customer_id,
-        "arm": decisions.arms[decided.customer],
-        "layers": {layer: arm for layer, arm, _ in decisions.layers[decided.customer]},
-        "stage": stage_of(decided),
-        "actions": actions,
-        "fallback": fallback_of(decisions, serving.catalogue, decided.customer, locale),
-        "degraded": bool(decided.degraded_reasons),
-        "degraded_reasons": list(decided.degraded_reasons),
-        "versions": {
-            "catalogue": catalogue.version,
-            "model": decided.model.scorer.version,
-            "features": decided.model.bundle.features_version,
-        },
-        "expires_at": iso(decisions.now + catalogue.expires_seconds),
-    }
+    decisions, compiled, customer = decided.decisions, decided.serving.catalogue, decided.customer
+    catalogue, model = compiled.catalogue, decided.model
+    answer = Answer(
+        decided.decision_id,
+        iso(decisions.now),
+        decided.customer_id,
+        decisions.arms[customer],
+        {layer: arm for layer, arm, _ in decisions.layers[customer]},
+        stage_of(decided),
+        actions_of(decided, locale, with_reasons=explain != "none"),
+        fallback_of(decisions, compiled, customer, locale),
+        bool(decided.degraded_reasons),
+        decided.degraded_reasons,
+        Versions(catalogue.version, model.scorer.version, model.bundle.features_version),
+        iso(decisions.now + catalogue.expires_seconds),
+    )
     if explain == "full":
-        answer["persona"] = persona_of(decisions, serving.catalogue, decided.customer)
-        answer["explanation"] = unavailable(LATER)
-        answer["trace"] = trace(
-            decisions, serving.catalogue, decided.customer, decided.batch.view_times[:, decided.customer]
-        )
+        answer.persona = persona_of(decisions, compiled, customer)
+        answer.explanation = unavailable(LATER)
+        answer.trace = trace(decisions, compiled, customer, decided.batch.view_times[:, customer])
     return answer
 
 
-def action_of(decided: Decided, choice: Choice, rank: int, locale: str | None, *, with_reasons: bool) -> dict[str, Any]:
-    """Return one ranked action of the answer."""
-    decisions, serving = decided.decisions, decided.serving
-    catalogue = serving.catalogue.catalogue
-    position = int(decisions.actions[choice.candidate])
-    action = catalogue.actions[position]
-    treatment = catalogue.treatments[decisions.candidates[choice.candidate]]
-    evidence = float(decided.model.scorer.evidence[position])
-    spoken, content = in_locale(treatment.content, locale, catalogue.default_locale)
-    uplift = decisions.uplifts[decided.customer, choice.candidate] if decisions.uplifts.size else np.nan
-    return {
-        "rank": rank,
-        "action_id": action.id,
-        "treatment_id": treatment.id,
-        "placement": choice.placement,
-        "issue": action.issue,
-        "group": action.group,
-        "name": action.name,
-        "locale": spoken,
-        "content": dict(content),
-        "priority": finite(decisions.priorities[decided.customer, choice.candidate]),
-        "propensity": finite(decisions.propensities[decided.customer, choice.candidate]),
-        "propensity_source": "model" if action.scoring == "model" and evidence > 0 else "prior",
-        "evidence": evidence + float(decisions.evidence.positives[position]),
-        "uplift": finite(uplift),
-        "value": action.value,
-        "selection_probability": choice.selection_probability,
-        "reasons": reasons(decisions, serving.catalogue, decided.customer, choice.candidate) if with_reasons else [],
-    }
+def as_data(answer: Answer) -> dict[str, Any]:
+    """Return what a caller reads, as plain data."""
+    data: dict[str, Any] = msgspec.json.decode(_encode(answer))
+    return data
+
+
+def actions_of(decided: Decided, locale: str | None, *, with_reasons: bool) -> list[RankedAction]:
+    """Return the ranked actions of the answer."""
+    decisions, i, compiled = decided.decisions, decided.customer, decided.serving.catalogue
+    if not decisions.chosen[i]:
+        return []
+    spoken, forms, scorer = nearest(compiled, locale), _forms(compiled, decisions.request.channel), decided.model.scorer
+    actions = []
+    for rank, (candidate, placement, probability) in enumerate(decisions.chosen[i], start=1):
+        form = forms.of(candidate, spoken)
+        evidence: float = scorer.evidence.item(form.action)
+        action = RankedAction(
+            rank,
+            form.action_id,
+            form.treatment_id,
+            placement,
+            form.issue,
+            form.group,
+            form.name,
+            form.locale,
+            form.content,
+            finite(decisions.priorities.item(i, candidate)),
+            finite(decisions.propensities.item(i, candidate)),
+            "model" if form.is_modelled and evidence > 0 else "prior",
+            evidence + decisions.evidence.positives.item(form.action),
+            finite(decisions.uplifts.item(i, candidate)) if decisions.uplifts.size else None,
+            form.value,
+            probability,
+            reasons(decisions, compiled, i, candidate) if with_reasons else (),
+        )
+        actions.append(action)
+    return actions
+
+
+class Form(msgspec.Struct, frozen=True):
+    """What does not change of a treatment in one locale.
+
+    Attributes:
+        action: Position in `Catalogue.actions`. is_modelled: Its propensity is a model's, where one knows it.
+    """
+
+    action: int
+    action_id: str
+    treatment_id: str
+    issue: str
+    group: str
+    name: str
+    locale: str
+    content: msgspec.Raw
+    value: float
+    is_modelled: bool
+
+
+class _Forms:
+    """The treatments of one channel, each put into bytes the first time that it is shown in a locale."""
+
+    def __init__(self, compiled: CompiledCatalogue, channel: str) -> None:
+        self._catalogue, self._plan = compiled.catalogue, compiled.plans[channel]
+        self._made: dict[tuple[int, str | None], Form] = {}
+
+    def of(self, candidate: int, spoken: str | None) -> Form:
+        """Return a candidate's form in a locale that `nearest` gave; there are no more of these than locales."""
+        form = self._made.get((candidate, spoken))
+        if form is None:
+            form = self._made[candidate, spoken] = self._make(candidate, spoken)
+        return form
+
+    def _make(self, candidate: int, spoken: str | None) -> Form:
+        position = int(self._plan.actions[candidate])
+        action = self._catalogue.actions[position]
+        treatment = self._catalogue.treatments[self._plan.candidates[candidate]]
+        locale, content = in_locale(treatment.content, spoken, self._catalogue.default_locale)
+        return Form(
+            position,
+            action.id,
+            treatment.id,
+            action.issue,
+            action.group,
+            action.name,
+            locale,
+            msgspec.Raw(_encode(dict(content))),
+            action.value,
+            action.scoring == "model",
+        )
+
+
+@lru_cache(maxsize=32)
+def _forms(compiled: CompiledCatalogue, channel: str) -> _Forms:
+    return _Forms(compiled, channel)
 
 
 def stage_of(decided: Decided) -> str | None:
     """Return the customer's journey stage as of the decision, or None for an unknown customer."""
     columns = decided.serving.catalogue.columns
-    code = decided.decisions.as_of[columns.index["stage"], decided.customer]
-    return None if np.isnan(code) else columns.vocabulary("stage")[int(code)]
+    code = decided.decisions.as_of.item(columns.index["stage"], decided.customer)
+    return None if code != code else columns.vocabulary("stage")[int(code)]
 
 
 def finite(value: float) -> float | None:
     """Return a plain float, or None for NaN, which JSON cannot say."""
-    return None if np.isnan(value) else float(value)
+    return None if value != value else float(value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from service.decision.compiled import CompiledCatalogue
@@ -37,6 +38,16 @@ def in_locale(content: Mapping[str, Texts], asked: str | None, default: str) -> 
             return known[wanted], content[known[wanted]]
         wanted = wanted.rpartition("-")[0]
     return default, content[default]
+
+
+@lru_cache(maxsize=1024)
+def nearest(catalogue: CompiledCatalogue, asked: str | None) -> str | None:
+    """Return as much of the locale asked as any text of the catalogue is in: all that `in_locale` can find is there."""
+    known = {locale.lower() for treatment in catalogue.catalogue.treatments for locale in treatment.content}
+    wanted = (asked or "").lower()
+    while wanted and wanted not in known:
+        wanted = wanted.rpartition("-")[0]
+    return wanted or None
 
 
 def fallback_of(

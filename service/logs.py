@@ -11,11 +11,13 @@ import json
 import logging
 import sys
 import threading
+import time
 import traceback
 from asyncio import _get_running_loop
 from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -50,15 +52,15 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "time": _moment(record.created),
             "level": record.levelname.lower(),
-            "event": self._event(record)[:MAX_EVENT],
+            "event": record.msg if isinstance(record, _Line) else self._event(record)[:MAX_EVENT],
             "logger": record.name,
         }
         request_id = current_request.get()
         if request_id is not None:
             line["request_id"] = request_id
-        fields: dict[str, Any] | None = getattr(record, "fields", None)
+        fields: dict[str, Any] | None = record.__dict__.get("fields")
         if fields:
             line.update(fields)
         if record.exc_info and record.exc_info[1] is not None:
@@ -87,6 +89,37 @@ class JsonLines(logging.Formatter):
         if isinstance(error, OSError) and error.strerror:
             return f"{kind}: {error.strerror}"
         return kind
+
+
+def _moment(at: float) -> str:
+    """Return a Unix time in UTC, to the millisecond below."""
+    second = int(at)
+    return f"{_second(second)}.{int((at - second) * 1000):03d}Z"
+
+
+@lru_cache(2)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
+
+
+_PLAIN = vars(logging.LogRecord("", 0, "", 0, "", None, None))
+
+
+class _Line(logging.LogRecord):
+    """A record of `write_line`: what the standard record finds out of process, thread and caller is never asked."""
+
+    def __init__(self, name: str, level: int, event: str, fields: dict[str, Any]) -> None:
+        created = time.time()
+        self.__dict__ = {
+            **_PLAIN,
+            "name": name,
+            "levelno": level,
+            "levelname": logging.getLevelName(level),
+            "msg": event,
+            "created": created,
+            "msecs": created % 1 * 1000,
+            "fields": fields,
+        }
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
@@ -155,9 +188,7 @@ def write_line(logger: logging.Logger, level: int, event: str, fields: dict[str,
         fields: Written as they are; the caller chooses them so that none says anything of a customer.
     """
     if logger.isEnabledFor(level):
-        record = logging.LogRecord(logger.name, level, "", 0, event, None, None)
-        record.fields = fields
-        logger.handle(record)
+        logger.handle(_Line(logger.name, level, event, fields))
 
 
 def _on_last_exception(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

@@ -8,23 +8,27 @@ Knows the ports and the pure core; knows no store, wire format or framework.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.catalogue.time_zones import local_times
 from service.decision import record as log
+from service.decision.contact_counts import Windows
+from service.decision.contact_scope import Policy, binds
 from service.decision.engine import CompiledCatalogue, decide, select_again
 from service.decision.experiment import CHALLENGER
-from service.decision.log_row import write_row
+from service.decision.log_row import LogRows
 from service.decision.model import CustomerBatch, Decisions, Evidence, LocalTimes, Request, Scorer
 from service.ports import (
     Bundle,
     CapCheck,
     Caps,
+    CapTerms,
     Clock,
     CustomerState,
     EvidenceSource,
@@ -89,6 +93,10 @@ class Serving:
     bundle: Bundle
     scorer: Scorer
     challenger: Model | None = None
+    champion: Model = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "champion", Model(self.bundle, self.scorer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,32 +111,75 @@ class Ask:
     require_known: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """Customers who were decided together, and what is worked out once for all of them when the first needs it."""
+
+    serving: Serving
+    batch: CustomerBatch
+    decisions: Decisions
+
+    @cached_property
+    def rows(self) -> LogRows:
+        """The log's rows of the customers."""
+        return LogRows(self.batch, self.decisions, self.serving.catalogue)
+
+    @cached_property
+    def caps(self) -> list[Caps]:
+        """The caps on the channel for each customer, their windows resolved to moments by its calendar."""
+        catalogue, decisions = self.serving.catalogue, self.decisions
+        terms, windows = _cap_terms(catalogue, decisions.request.channel)
+        local = self.batch.local or LocalTimes.utc(decisions.now, len(self.batch.customer_ids))
+        return [Caps(terms, since) for since in windows.since(decisions.now, local).tolist()]
+
+    @cached_property
+    def used_up(self) -> list[list[Policy]]:
+        """The contact policies that left each customer no room on some counter."""
+        room, caps = self.decisions.room, self.serving.catalogue.caps
+        if not room.size or room.min() > 0:
+            return [[]] * len(self.batch.customer_ids)
+        return [caps.used_up(row) for row in room]
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """A decision with all that the answer is written from.
 
     Attributes:
-        customer: Where the customer stands in `batch` and `decisions`, which it may share with others.
+        made_in: The pass that it was made in, perhaps with others. customer: Where the customer stands in it.
         denied_by: Caps that refused a reservation, one a refusal.
     """
 
     decision_id: str
     customer_id: str
-    serving: Serving
-    batch: CustomerBatch
-    decisions: Decisions
+    made_in: Pass
     degraded_reasons: tuple[str, ...]
     reselected: bool = False
     customer: int = 0
     denied_by: tuple[str, ...] = ()
 
     @property
+    def serving(self) -> Serving:
+        """What it was made with."""
+        return self.made_in.serving
+
+    @property
+    def batch(self) -> CustomerBatch:
+        """What was gathered, of all customers of the pass."""
+        return self.made_in.batch
+
+    @property
+    def decisions(self) -> Decisions:
+        """What was decided, for all customers of the pass."""
+        return self.made_in.decisions
+
+    @property
     def model(self) -> Model:
         """The version that scored for this customer: the challenger in its arm, else the champion."""
-        serving = self.serving
+        serving = self.made_in.serving
         if serving.challenger is not None and self.decisions.arms[self.customer] == CHALLENGER:
             return serving.challenger
-        return Model(serving.bundle, serving.scorer)
+        return serving.champion
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,8 +314,9 @@ def decide_all(
     decisions = decide(
         batch, request, serving.catalogue, serving.scorer, now, keys, evidence=evidence, challenger=challenger
     )
+    made_in = Pass(serving, batch, decisions)
     return [
-        Decided(decision_id, batch.customer_ids[i], serving, batch, decisions, degraded(gathered, i), customer=i)
+        Decided(decision_id, batch.customer_ids[i], made_in, degraded(gathered, i), customer=i)
         for i, decision_id in enumerate(decision_ids)
     ]
 
@@ -303,48 +355,49 @@ def without_log(decided: Decided, request: Request, reason: str) -> Decided:
 
 
 def reselect(decided: Decided, refused: Collection[str], denied_by: Sequence[str]) -> Decided:
-    """Select again without the actions that these caps refused."""
+    """Select again without the actions that these caps refused, for the customer alone."""
     catalogue, i = decided.serving.catalogue, decided.customer
-    keys = np.zeros(len(decided.decisions.arms), dtype=np.uint64)
-    keys[i] = log.random_key(decided.decision_id, decided.customer_id)
+    keys = np.array([log.random_key(decided.decision_id, decided.customer_id)], dtype=np.uint64)
     positions = [catalogue.catalogue.index[action] for action in refused]
-    decisions = select_again(decided.decisions, catalogue, i, positions, keys)
+    decisions = select_again(decided.decisions.take([i]), catalogue, 0, positions, keys)
+    made_in = Pass(decided.serving, decided.batch.only(i), decisions)
     denied = (*decided.denied_by, *denied_by)
-    return replace(decided, decisions=decisions, reselected=True, denied_by=denied)
+    return replace(decided, made_in=made_in, customer=0, reselected=True, denied_by=denied)
 
 
-def offers_of(decided: Decided) -> Iterator[Offer]:
-    """Yield the offers shown to the customer."""
-    catalogue = decided.serving.catalogue.catalogue
-    for choice in decided.decisions.chosen[decided.customer]:
-        action = catalogue.actions[decided.decisions.actions[choice.candidate]]
-        treatment = catalogue.treatments[decided.decisions.candidates[choice.candidate]]
-        yield Offer(
-            action.id,
-            action.issue,
-            action.group,
-            treatment.id,
-            action.is_marketing,
-            choice.placement,
-            propensity=float(decided.decisions.propensities[decided.customer, choice.candidate]),
-            half_life_days=catalogue.exploration.half_life_days,
-        )
-
-
-def caps_of(decided: Decided) -> Caps:
-    """Return the caps on the decision's channel, their windows resolved to moments by the customer's calendar."""
+def offers_of(decided: Decided) -> list[Offer]:
+    """Return the offers shown to the customer, in order."""
     decisions, catalogue = decided.decisions, decided.serving.catalogue
-    batch, channel = decided.batch, decisions.request.channel
-    local = (batch.local or LocalTimes.utc(decisions.now, len(batch.customer_ids))).only(decided.customer)
-    since = catalogue.caps.since(decisions.now, local)[0].tolist()
-    checks = [
-        CapCheck(
-            c.id, c.scope, c.scope_id, c.counted, c.limit, since[p], c.channels, c.placements, c.unit
-        )
-        for p, c in enumerate(catalogue.catalogue.caps)
-        if not c.channels or channel in c.channels
-    ]  # fmt: skip
-    return Caps(tuple(checks), catalogue.catalogue.reservations)
+    showable, half_life_days = (
+        _showable(catalogue, decisions.request.channel),
+        catalogue.catalogue.exploration.half_life_days,
+    )
+    propensities, i = decisions.propensities, decided.customer
+    return [
+        Offer(*showable[candidate], placement, propensities.item(i, candidate), half_life_days)
+        for candidate, placement, _ in decisions.chosen[i]
+    ]
+
+
+@lru_cache(maxsize=32)
+def _showable(catalogue: CompiledCatalogue, channel: str) -> list[tuple[str, str, str, str, bool]]:
+    """Return (action id, issue, group, treatment id, is marketing) of each candidate of a channel."""
+    plan, terms = catalogue.plans[channel], catalogue.catalogue
+    actions = [terms.actions[position] for position in plan.actions.tolist()]
+    return [
+        (action.id, action.issue, action.group, treatment_id, action.is_marketing)
+        for action, treatment_id in zip(actions, plan.treatment_ids, strict=True)
+    ]
+
+
+@lru_cache(maxsize=32)
+def _cap_terms(catalogue: CompiledCatalogue, channel: str) -> tuple[CapTerms, Windows]:
+    """Return the caps on a channel and their windows."""
+    caps = [cap for cap in catalogue.catalogue.caps if binds(cap, channel)]
+    checks = tuple(
+        CapCheck(c.id, c.scope, c.scope_id, c.counted, c.limit, c.channels, c.placements, c.unit) for c in caps
+    )
+    return CapTerms(checks, catalogue.catalogue.reservations), Windows.of(caps)
 
 
 async def record_one(
@@ -353,8 +406,8 @@ async def record_one(
     """Reserve the offers and append the log row, atomically."""
     return await state.record(
         row_of(decided),
-        tuple(offers_of(decided)),
-        caps_of(decided),
+        offers_of(decided),
+        decided.made_in.caps[decided.customer],
         answer=answer,
         request_digest=ask.digest,
         deadline_seconds=deadline_seconds,
@@ -364,12 +417,9 @@ async def record_one(
 def row_of(decided: Decided) -> log.DecisionRow:
     """Return the decision log's row of a decision, which may share its batch with others."""
     model = decided.model
-    return write_row(
-        decided.decision_id,
-        decided.batch,
-        decided.decisions,
-        decided.serving.catalogue,
+    return decided.made_in.rows.row(
         decided.customer,
+        decided.decision_id,
         model_version=model.scorer.version,
         features_version=model.bundle.features_version,
         bundle_digest=model.bundle.digest,

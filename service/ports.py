@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from service.decision.compiled import CompiledCatalogue
 from service.decision.model import CustomerBatch, Evidence, Floats, Scorer
@@ -58,8 +58,7 @@ class Gathered:
         return tuple(sorted({reason for reasons in self.reasons for reason in reasons}))
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """One shown action. A cap of scope `all` counts every one of them, of scope `marketing` those that need consent.
 
     Attributes:
@@ -80,26 +79,21 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class CapCheck:
-    """A cap as the atomic script checks it: as `model.Cap`, with its window resolved to a moment.
-
-    Attributes:
-        since: Contacts after that moment count.
-    """
+    """A cap as the atomic script checks it: as `model.Cap`, but for its window."""
 
     id: str
     scope: str
     scope_id: str
     counted: str
     limit: int
-    since: float
-    channels: tuple[str, ...]
+    channels: tuple[str, ...] = ()
     placements: tuple[str, ...] = ()
     unit: str = "action"
 
 
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """All caps that a channel's offers are checked against.
+@dataclass(frozen=True, slots=True, eq=False)
+class CapTerms:
+    """All caps that a channel's offers are checked against: one object for all decisions of a catalogue and channel.
 
     Attributes:
         reservations: channel -> seconds that a decision without an impression counts as one, where not the default.
@@ -107,6 +101,21 @@ class Caps:
 
     checks: tuple[CapCheck, ...] = ()
     reservations: Mapping[str, float] = field(default_factory=dict)
+
+
+NO_CAPS = CapTerms()
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The caps of one decision, their windows resolved to moments.
+
+    Attributes:
+        since: Contacts after that moment count, one for each of the terms' checks.
+    """
+
+    terms: CapTerms = NO_CAPS
+    since: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,6 @@ import pytest
 
 from service.adapters.embedded import EmbeddedServer
 from service.adapters.parquet_lake import UnreadableEntry
-from service.api.draining import Draining
-from service.api.observed import Observed
-from service.api.vitals import Vitals
 from service.logs import JsonLines, LineHandler, current_request, write_line
 from service.ports import StoreUnavailable
 from service.tracing import Tracing, open_tracing
@@ -285,17 +282,15 @@ def test_the_log_of_a_running_service_is_json(served: Served) -> None:
         assert "Zuzana" not in text
 
 
-def test_spans_are_the_steps(redis_url: str, tmp_path: Path) -> None:
+def test_spans_are_the_steps(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With traces on, a decision is a span below the caller's, with gather, decide and record below it."""
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter = InMemorySpanExporter()
     tracing = Tracing(exporter, at_once=True)
     above = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    monkeypatch.setattr("service.api.app.open_tracing", lambda *_: tracing)
     with running(redis_url, tmp_path) as api:
-        vitals = Vitals(type(api.app.state.metrics)().registry, tracing)
-        api.app.state.runtime.online.step = vitals.step
-        api.app.middleware_stack = Observed(api.app.build_middleware_stack(), Draining(), tracing)
         body = {"customer_id": "Zuzana-Canary", "channel": "app"}
         answer = api.call("POST", "/v1/decisions", body, {"traceparent": above})
         lost = api.call("GET", "/Zuzana-Canary")

@@ -22,7 +22,7 @@ from service.adapters.clock import open_clock
 from service.adapters.connection import Link
 from service.adapters.feast_reader import FactRows
 from service.adapters.redis_state import RedisState
-from service.answer import answer_of
+from service.answer import answer_of, as_data
 from service.catalogue.loader import load_catalogue
 from service.decision.bundle_scorer import Predict
 from service.decision.engine import CompiledCatalogue, compile_catalogue
@@ -82,7 +82,7 @@ class Engine:
         answers: list[dict[str, Any]] = []
 
         def keep(decided: Any) -> bytes:
-            answers.append(answer_of(decided, None, "chosen"))
+            answers.append(as_data(answer_of(decided, None, "chosen")))
             return b""
 
         await self.online.decide(ask, keep)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from features.layout import Fact, Kind, Layout
 from service.ports import FactPlan
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 NEVER = 0.0
 """The event timestamp that Feast gives for what was never written."""
@@ -58,6 +59,11 @@ class FactRows(NamedTuple):
         """Return rows in which nothing is known."""
         facts, view_times = np.full((n, layout.width), np.nan), np.full((n, len(layout.views)), np.nan)
         return cls(facts, view_times, np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_))
+
+
+def _fields(reply: Sequence[bytes]) -> dict[bytes, bytes]:
+    pairs = iter(reply)
+    return dict(zip(pairs, pairs, strict=True))
 
 
 class FactReader:
@@ -105,33 +111,33 @@ class FactReader:
 
     def rows(self, replies: Sequence[Sequence[bytes]]) -> FactRows:
         """Decode the replies to HGETALL of n customers."""
-        found = FactRows.empty(self._layout, len(replies))
-        as_written: list[int] = []
-        stretches: list[bytes] = []
-        for i, reply in enumerate(replies):
-            if not reply:
-                continue
-            pairs = iter(reply)
-            fields = dict(zip(pairs, pairs, strict=True))
-            stretch = self._stretch.of(fields, found.view_times[i])
-            if stretch is None:
-                self._decode_into(found, i, fields)
-            else:
-                as_written.append(i)
-                stretches.append(stretch)
-        if stretches:
-            facts, is_sound = self._stretch.doubles(stretches)
-            found.facts[as_written] = facts
-            found.is_known[as_written] = ~np.isnan(found.view_times[as_written]).all(axis=1)
-            for k in np.flatnonzero(~is_sound).tolist():
-                pairs = iter(replies[as_written[k]])
-                self._decode_into(found, as_written[k], dict(zip(pairs, pairs, strict=True)))
-            _forget_unstamped(self._layout, found, as_written)
-        return found
+        hashes = [_fields(reply) for reply in replies]
+        written = [self._stretch.of(fields) if fields else None for fields in hashes]
+        stretches = [found for found in written if found is not None]
+        facts, is_sound = self._stretch.doubles([found.content for found in stretches])
+        times = np.array([found.view_times for found in stretches]).reshape(len(stretches), len(self._layout.views))
+        is_known = np.array([found.is_known for found in stretches], dtype=np.bool_)
+        rows = FactRows(facts, times, is_known, np.zeros(len(stretches), dtype=np.bool_))
+        if not all(found.is_stamped for found in stretches):
+            _forget_unstamped(self._layout, rows)
+        if len(stretches) == len(hashes) and np.count_nonzero(is_sound) == len(hashes):
+            return rows
+        return self._mixed(hashes, [k for k, found in enumerate(written) if found is not None], rows, is_sound)
 
-    def _decode_into(self, found: FactRows, i: int, fields: Mapping[bytes, bytes]) -> None:
-        one = self.decode(fields, found.facts[i], found.view_times[i])
-        found.is_known[i], found.is_partial[i] = one
+    def _mixed(
+        self, hashes: Sequence[Mapping[bytes, bytes]], places: Sequence[int], written: FactRows, is_sound: Bools
+    ) -> FactRows:
+        """Return the rows of all, where `written` has those of `places` and any other is read by value."""
+        found = FactRows.empty(self._layout, len(hashes))
+        by_stretch = {places[k]: k for k in np.flatnonzero(is_sound).tolist()}
+        for i, fields in enumerate(hashes):
+            k = by_stretch.get(i)
+            if k is not None:
+                found.facts[i], found.view_times[i] = written.facts[k], written.view_times[k]
+                found.is_known[i] = written.is_known[k]
+            elif fields:
+                found.is_known[i], found.is_partial[i] = self.decode(fields, found.facts[i], found.view_times[i])
+        return found
 
     def decode(self, fields: Mapping[bytes, bytes], facts: Floats, view_times: Floats) -> Decoded:
         """Fill a customer's facts and view times.
@@ -203,6 +209,21 @@ class FactReader:
             facts[self._layout.slices[fact.name]] = np.nan
 
 
+class _Written(NamedTuple):
+    """A hash as Feast writes it.
+
+    Attributes:
+        content: Every value in the order of the layout, each of its length.
+        view_times: (n_views,) Unix seconds, NaN where the view has no stamp.
+        is_known, is_stamped: Whether any view has a stamp, and whether every one has.
+    """
+
+    content: bytes
+    view_times: list[float]
+    is_known: bool
+    is_stamped: bool
+
+
 class _Stretch:
     """All values of a customer's hash as one stretch of bytes, where every one has the length that Feast gives it."""
 
@@ -222,46 +243,50 @@ class _Stretch:
         self._header_at, self._double_at = np.flatnonzero(is_header), np.flatnonzero(~is_header)
         self._header = np.frombuffer(b"".join(headers), np.uint8)
 
-    def of(self, fields: Mapping[bytes, bytes], view_times: Floats) -> bytes | None:
-        """Return the stretch and fill the view times (n_views,), or return None where the hash must be read by value.
+    def of(self, fields: Mapping[bytes, bytes]) -> _Written | None:
+        """Return the stretch and the view times, or None where the hash must be read by value.
 
         The values of a view without a stamp are still in it: who takes the doubles forgets them.
         """
         get = fields.get
         values: list[bytes | None] = list(map(get, self._fields))
-        for v, (field, where) in enumerate(self._views):
+        times = []
+        n_stamped = 0
+        for field, where in self._views:
             stamp = get(field) if field is not None else None
             moment = NEVER if stamp is None else decode_timestamp(stamp)
             if moment == NEVER:
+                times.append(np.nan)
                 continue
             if moment is None or None in values[where]:
                 return None
-            view_times[v] = moment
+            times.append(moment)
+            n_stamped += 1
         for at, codes in self._texts:
             code = codes.get(values[at])
             if code is None:
                 return None
             values[at] = code
-        whole = [value or missing for value, missing in zip(values, self._missing, strict=True)]
-        return b"".join(whole) if list(map(len, whole)) == self._lengths else None
+        if not all(values):
+            values = [value or missing for value, missing in zip(values, self._missing, strict=True)]
+        whole = cast(list[bytes], values)
+        if list(map(len, whole)) != self._lengths:
+            return None
+        return _Written(b"".join(whole), times, n_stamped > 0, n_stamped == len(times))
 
-    def doubles(self, stretches: Sequence[bytes]) -> tuple[Floats, NDArray[np.bool_]]:
+    def doubles(self, stretches: Sequence[bytes]) -> tuple[Floats, Bools]:
         """Return (n, layout.width) doubles, and (n,) whether all values are of the types that Feast writes."""
-        table = np.frombuffer(b"".join(stretches), np.uint8).reshape(len(stretches), -1)
+        table = np.frombuffer(b"".join(stretches), np.uint8).reshape(len(stretches), sum(self._lengths))
         is_sound = (table.take(self._header_at, axis=1) == self._header).all(axis=1)
         return table.take(self._double_at, axis=1).view("<f8"), is_sound
 
 
-def _forget_unstamped(layout: Layout, found: FactRows, rows: Sequence[int]) -> None:
+def _forget_unstamped(layout: Layout, rows: FactRows) -> None:
     """Set the facts of views without a stamp to NaN: a value without its stamp is of unknown age."""
-    is_unstamped = np.isnan(found.view_times[rows])
-    if not is_unstamped.any():
-        return
+    is_unstamped = np.isnan(rows.view_times)
     for v, view in enumerate(layout.views):
-        forgotten = np.asarray(rows)[is_unstamped[:, v]]
-        if len(forgotten):
-            first, last = layout.slices[view.facts[0].name], layout.slices[view.facts[-1].name]
-            found.facts[forgotten, first.start : last.stop] = np.nan
+        first, last = layout.slices[view.facts[0].name], layout.slices[view.facts[-1].name]
+        rows.facts[is_unstamped[:, v], first.start : last.stop] = np.nan
 
 
 def decode_value(value: bytes) -> float | str | Floats | None:
@@ -392,5 +417,8 @@ def _number(value: float) -> bytes:
 
 
 def _codes(fact: Fact) -> dict[bytes | None, bytes]:
-    """Return text as stored -> the double of its code as stored; nothing for nothing."""
-    return {None: b"", b"": b"", **{text_value(v): _number(float(i)) for i, v in enumerate(fact.vocabulary)}}
+    """Return text as stored -> the double of its code as stored, NaN for nothing."""
+    return {
+        **dict.fromkeys((None, b""), _number(np.nan)),
+        **{text_value(v): _number(float(i)) for i, v in enumerate(fact.vocabulary)},
+    }

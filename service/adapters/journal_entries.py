@@ -6,6 +6,7 @@ the atomic script from bytes that were encoded here, so that nothing is re-encod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any, get_type_hints
@@ -21,6 +22,10 @@ EVIDENCE_SECONDS = 28 * SECONDS_PER_DAY
 """Half-life of evidence of offers that come without one."""
 
 
+Offered = tuple[str, str, str, str, bool, str]
+"""(action_id, issue, group, treatment_id, is_marketing, placement)."""
+
+
 class KnownDecision(msgspec.Struct, array_like=True, frozen=True):
     """What outcomes need of their decision."""
 
@@ -28,8 +33,7 @@ class KnownDecision(msgspec.Struct, array_like=True, frozen=True):
     customer_digest: str
     decision_time: float
     channel: str
-    offers: tuple[tuple[str, str, str, str, bool, str], ...]
-    """(action_id, issue, group, treatment_id, is_marketing, placement)."""
+    offers: tuple[Offered, ...]
     propensities: tuple[float, ...] = ()
     """Of the offers: how many positives are expected of an impression."""
     half_life_seconds: float = EVIDENCE_SECONDS
@@ -65,7 +69,8 @@ Sparse = tuple[int, bytes, bytes]
 _SPARSE = ("propensities", "priorities", "uplifts", "facts")
 _FIELDS = tuple(field.name for field in fields(DecisionRow))
 _SPARSE_AT = tuple(_FIELDS.index(name) for name in _SPARSE)
-_values_of = attrgetter(*_FIELDS)
+_values_of, _sparse_of = attrgetter(*_FIELDS), attrgetter(*_SPARSE)
+_FILLS = tuple(np.full(-size % 8, np.nan).tobytes() for size in range(8))
 _TYPES = {**get_type_hints(DecisionRow), **dict.fromkeys(_SPARSE, Sparse)}
 _ROW: Any = tuple[tuple([_TYPES[name] for name in _FIELDS])]  # type: ignore[misc]
 
@@ -83,10 +88,19 @@ _decode_stored = msgspec.msgpack.Decoder(tuple[str, KnownDecision]).decode
 
 def encode_decision(row: DecisionRow) -> bytes:
     """Write the payload of a `decision` entry: an array of the row's fields in their order."""
-    values: list[Any] = list(_values_of(row))
-    for i in _SPARSE_AT:
-        values[i] = _without_nan(values[i])
-    return _encoder.encode(values)
+    return encode_decisions([row])[0]
+
+
+def encode_decisions(rows: Sequence[DecisionRow]) -> list[bytes]:
+    """Write the payloads of many, as `encode_decision` writes each."""
+    sparse = iter(_without_nan([content for row in rows for content in _sparse_of(row)]))
+    payloads = []
+    for row in rows:
+        values: list[Any] = list(_values_of(row))
+        for i in _SPARSE_AT:
+            values[i] = next(sparse)
+        payloads.append(_encoder.encode(values))
+    return payloads
 
 
 def decode_decision(payload: bytes) -> DecisionRow:
@@ -97,10 +111,19 @@ def decode_decision(payload: bytes) -> DecisionRow:
     return DecisionRow(*values)
 
 
-def _without_nan(content: bytes) -> Sparse:
-    numbers = np.frombuffer(content, "<f8")
+def _without_nan(contents: Sequence[bytes]) -> list[Sparse]:
+    """Leave out what is NaN, of all in one go: each is filled up with NaN to whole bytes of bits, then all is cut."""
+    sizes = [len(content) // 8 for content in contents]
+    parts = [part for content, size in zip(contents, sizes, strict=True) for part in (content, _FILLS[size % 8])]
+    numbers = np.frombuffer(b"".join(parts), "<f8")
     is_there = numbers == numbers
-    return len(numbers), np.packbits(is_there).tobytes(), numbers[is_there].tobytes()
+    bits, there = np.packbits(is_there).tobytes(), numbers[is_there].tobytes()
+    found: list[Sparse] = []
+    at = start = 0
+    for size in sizes:
+        mine = bits[at : (at := at + (size + 7) // 8)]
+        found.append((size, mine, there[start : (start := start + 8 * int.from_bytes(mine).bit_count())]))
+    return found
 
 
 def _with_nan(sparse: Sparse) -> bytes:

@@ -120,7 +120,7 @@ class RedisGather:
         facts, view_times = np.ascontiguousarray(rows.facts.T), np.ascontiguousarray(rows.view_times.T)
         is_stale = mask_stale(self._layout, facts, view_times, now)
         own: list[tuple[str, ...]] = [()] * n
-        if rows.is_partial.any() or is_stale.any():
+        if np.count_nonzero(rows.is_partial) or np.count_nonzero(is_stale):
             told = {"features_partial": rows.is_partial.tolist(), "features_stale": is_stale.any(axis=0).tolist()}
             own = [tuple(reason for reason, is_so in told.items() if is_so[i]) for i in range(n)]
         return facts, view_times, rows.is_known, own

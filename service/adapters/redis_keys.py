@@ -32,18 +32,33 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from service.decision.record import customer_digest, partition_of, partition_of_decision, tag
+from service.decision.record import PARTITIONS, customer_digest, partition_of, partition_of_decision, tag
 
 SWITCHES = "nba:{p00}:switches"
 EPOCH = "nba:{p00}:epoch"
 WORKERS = "nba:{p00}:workers"
 TIME_ZONE = b"time_zone"
 """The field of what a customer said that is no consent."""
+_PREFIXES = tuple(f"nba:{tag(partition)}:" for partition in range(PARTITIONS))
 
 
 def of_partition(partition: int, name: str) -> str:
     """Return a partition's own key: journal, evidence, lease, fence, applied, intent or poison."""
     return f"nba:{tag(partition)}:{name}"
+
+
+def of_record(decision_id: str, customer_id: str, keyed_hash: str) -> list[str]:
+    """Return the keys of `record.lua` in their order: contacts, decision, answer, journal, tombstone."""
+    partition = partition_of_decision(decision_id)
+    prefix = _PREFIXES[partition_of(decision_id) if partition is None else partition]
+    safe = customer_digest(decision_id) if partition is None else decision_id
+    return [
+        f"{_PREFIXES[partition_of(customer_id)]}contacts:{customer_digest(customer_id)}",
+        f"{prefix}decision:{safe}",
+        f"{prefix}answer:{safe}",
+        f"{prefix}journal",
+        f"{prefix}erased:{keyed_hash}",
+    ]
 
 
 def contacts(customer_id: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import hiredis
@@ -18,22 +19,33 @@ from service.adapters.connection import Call, Command, Link, Reply, Script
 from service.adapters.journal_entries import (
     EVIDENCE_SECONDS,
     KnownDecision,
+    Offered,
     SwitchEntry,
     decode_decision,
     decode_stored_decision,
     encode,
-    encode_decision,
+    encode_decisions,
 )
 from service.adapters.redis_gather import FactSource, RedisGather
 from service.adapters.seal import UNKEYED, Seal
 from service.adapters.state_replies import consents_as_data, contacts_as_data, switch_of, time_zone_as_data
 from service.decision.record import CONTACTS_DAYS, RESERVATION_SECONDS, DecisionRow, customer_digest
-from service.ports import Caps, FactPlan, Gathered, Offer, Recorded, StoreUnavailable
+from service.ports import Caps, CapTerms, FactPlan, Gathered, Offer, Recorded, StoreUnavailable
 from service.together import Together
 
 ANSWER_DAYS = 1.0
+_Record = tuple[DecisionRow, Sequence[Offer], Caps, bytes | None, str]
+"""Row, offers, caps, the answer to keep, the request's digest."""
 MOST_TOGETHER, PASSES = 64, 2
 """Records that share a pipeline, and pipelines at once."""
+
+
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % int(seconds * 1000)
+
+
+_ANSWER_MS, _CONTACTS_MS = _milliseconds(ANSWER_DAYS * SECONDS_PER_DAY), _milliseconds(CONTACTS_DAYS * SECONDS_PER_DAY)
+_RESERVATION = repr(RESERVATION_SECONDS).encode()
 
 
 class RedisState:
@@ -62,9 +74,9 @@ class RedisState:
         self._seal = seal
         self._features, self._state, self._facts = features, state, facts
         self._gathering = RedisGather(features, state, layout, facts, needs_epoch=needs_epoch)
-        self._decision_ttl_ms = int(decision_ttl_days * SECONDS_PER_DAY * 1000)
+        self._decision_ttl_ms = _milliseconds(decision_ttl_days * SECONDS_PER_DAY)
         self._record, self._switch = Script.read("record"), Script.read("switch")
-        self._recording: Together[float, Call, Reply] = Together(self._record_all, MOST_TOGETHER, PASSES)
+        self._recording: Together[float, _Record, Reply] = Together(self._record_all, MOST_TOGETHER, PASSES)
 
     async def gather(
         self, plan: FactPlan, customer_ids: Sequence[str], channel: str, now: float, deadline_seconds: float
@@ -83,8 +95,7 @@ class RedisState:
         deadline_seconds: float,
     ) -> Recorded:
         """Check all caps, reserve all offers, append the row to the journal: all or nothing, once for a decision id."""
-        call = self._record_call(row, offers, caps, answer, request_digest)
-        reply = await self._recording.ask(deadline_seconds, call)
+        reply = await self._recording.ask(deadline_seconds, (row, offers, caps, answer, request_digest))
         if isinstance(reply, StoreUnavailable):
             raise reply
         match reply[0]:
@@ -95,15 +106,17 @@ class RedisState:
             case b"conflict":
                 return Recorded(conflict=True)
             case _:
-                denied_by = tuple(caps.checks[position - 1].id for position in reply[2::2])
+                denied_by = tuple(caps.terms.checks[position - 1].id for position in reply[2::2])
                 return Recorded(refused=tuple(action.decode() for action in reply[1::2]), denied_by=denied_by)
 
-    async def _record_all(self, deadline_seconds: float, calls: Sequence[Call]) -> list[Reply]:
+    async def _record_all(self, deadline_seconds: float, asked: Sequence[_Record]) -> list[Reply]:
         """Run the scripts of all who record at once in one pipeline; what was refused is its error."""
+        payloads = encode_decisions([one[0] for one in asked])
+        calls = [self._record_call(one, payload) for one, payload in zip(asked, payloads, strict=True)]
         try:
             return await self._state.try_each(calls, deadline_seconds=deadline_seconds, reason="log_unavailable")
         except StoreUnavailable as error:
-            return [error] * len(calls)
+            return [error] * len(asked)
 
     async def find_answer(self, decision_id: str, *, deadline_seconds: float = 1.0) -> tuple[str, bytes] | None:
         """Return (request digest, answer) kept for a decision made under an Idempotency-Key."""
@@ -193,52 +206,60 @@ class RedisState:
                 raise StoreUnavailable("state_unavailable", str(reply))
         return replies
 
-    def _record_call(
-        self, row: DecisionRow, offers: Sequence[Offer], caps: Caps, answer: bytes | None, digest: str
-    ) -> Call:
-        offered = [(o.action_id, o.issue, o.group, o.treatment_id, o.is_marketing, o.placement) for o in offers]
-        for text in (row.channel, *(t for o in offered for t in (*o[:4], o[5]))):
-            if "|" in text:
-                raise ValueError(f"{text!r} has a '|', which no id of a catalogue may have: rename it")
+    def _record_call(self, asked: _Record, payload: bytes) -> Call:
+        row, offers, caps, answer, digest = asked
         known = KnownDecision(
             row.customer_id,
             customer_digest(row.customer_id),
             row.decision_time,
             row.channel,
-            tuple(offered),
-            tuple(offer.propensity for offer in offers),
+            tuple([_offered(row.channel, offer[:6]) for offer in offers]),
+            tuple([offer.propensity for offer in offers]),
             offers[0].half_life_days * SECONDS_PER_DAY if offers else EVIDENCE_SECONDS,
         )
-        journal = keys.of_partition(keys.partition_of_id(row.decision_id), "journal")
+        now, horizon = _moments(row.decision_time)
         return Call(
             self._record,
-            [
-                keys.contacts(row.customer_id),
-                keys.decision(row.decision_id),
-                keys.answer(row.decision_id),
-                journal,
-                keys.erased(keys.partition_of_id(row.decision_id), self._seal.digest(row.customer_id)),
-            ],
-            [
-                repr(row.decision_time),
+            keys.of_record(row.decision_id, row.customer_id, self._seal.digest(row.customer_id)),
+            (
+                now,
                 digest,
                 answer or b"",
                 encode(known),
                 self._decision_ttl_ms,
-                int(ANSWER_DAYS * SECONDS_PER_DAY * 1000),
-                encode_decision(row),
-                repr(row.decision_time - CONTACTS_DAYS * SECONDS_PER_DAY),
-                int(CONTACTS_DAYS * SECONDS_PER_DAY * 1000),
+                _ANSWER_MS,
+                payload,
+                horizon,
+                _CONTACTS_MS,
                 row.decision_id,
-                row.channel,
-                encode(offered),
-                encode(
-                    [
-                        (c.scope, c.scope_id, c.counted, c.limit, c.since, c.channels, c.placements, c.unit)
-                        for c in caps.checks
-                    ]
-                ),
-                RESERVATION_SECONDS,
-                encode(caps.reservations),
-            ],
+                _encoded(caps.terms),
+                encode(caps.since),
+                _RESERVATION,
+            ),
         )
+
+
+@lru_cache(maxsize=10_000)
+def _offered(channel: str, offered: Offered) -> Offered:
+    """Return an offer as it is stored; there are as many as catalogues have treatments and placements."""
+    action_id, issue, group, treatment_id, _, placement = offered
+    for text in (channel, action_id, issue, group, treatment_id, placement):
+        if "|" in text:
+            raise ValueError(f"{text!r} has a '|', which no id of a catalogue may have: rename it")
+    return offered
+
+
+@lru_cache(maxsize=64)
+def _encoded(terms: CapTerms) -> bytes:
+    """Return caps as the script reads them."""
+    checks = [
+        (c.scope, c.scope_id, c.counted, c.limit, c.channels or False, c.placements or False, c.unit)
+        for c in terms.checks
+    ]
+    return encode((checks, terms.reservations))
+
+
+@lru_cache(maxsize=16)
+def _moments(now: float) -> tuple[bytes, bytes]:
+    """Return a moment and how far back from it contacts are kept, to the bit."""
+    return repr(now).encode(), repr(now - CONTACTS_DAYS * SECONDS_PER_DAY).encode()

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from service.api.body import sent
 from service.api.problems import ProblemError
 
 BEARER = {"WWW-Authenticate": 'Bearer realm="nba"'}
@@ -22,8 +23,8 @@ def authorise(request: Request, scope: str) -> None:
     ring = request.app.state.keys
     if not ring.keys:
         return
-    sent = request.headers.getlist("authorization")
-    kind, _, secret = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
+    said = sent(request, b"authorization")
+    kind, _, secret = said[0].decode("latin-1").partition(" ") if len(said) == 1 else ("", "", "")
     key = ring.find(secret.strip().encode("latin-1")) if kind.lower() == "bearer" else None
     if key is None:
         raise ProblemError(401, "no-key", "Send the header Authorization: Bearer <API key>.", headers=BEARER)

@@ -22,9 +22,9 @@ from service.api.metrics import Metrics, shared_folder
 from service.api.observed import Observed
 from service.api.problems import TITLES, ProblemError
 from service.api.shedding import Shedding
-from service.api.shortcut import Shortcut
-from service.api.straight import StraightIntake
+from service.api.shortcut import shortcuts
 from service.api.vitals import Vitals
+from service.api.wire import server_options
 from service.bootstrap import Runtime, open_runtime
 from service.online import Serving
 from service.settings import Settings
@@ -61,7 +61,7 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
             runtime.online.step = vitals.step
             if tracing is not None:
                 runtime.online.together.most = 1  # a step of many requests has no place in the trace of one
-            following = asyncio.create_task(vitals.follow(runtime))
+            following = asyncio.gather(vitals.follow(runtime), app.state.metrics.share())
             yield
             following.cancel()
             with suppress(asyncio.CancelledError):
@@ -82,7 +82,7 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = Metrics(shared_folder())
-    app.state.vitals = Vitals(app.state.metrics.registry, tracing)
+    app.state.vitals = Vitals(app.state.metrics.registry, app.state.metrics.tally, tracing)
     app.state.draining = Draining()
     app.state.keys = read_keys(settings)
     for router in ROUTERS:
@@ -95,9 +95,10 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
         partial(write_document, app, ROUTERS, has_keys=bool(app.state.keys.keys))
     )  # when it is first asked for: no decision waits for it
     shedding = Shedding(settings.most_in_flight, app.state.metrics.registry)
-    straight = StraightIntake(app, app.build_middleware_stack(), _on_problem, _on_crash)
-    hot = Shortcut(app, straight, _on_problem, _on_crash)
-    app.middleware_stack = Observed(hot, app.state.draining, tracing, shedding)
+    observed = Observed(app.build_middleware_stack(), app.state.draining, tracing, shedding)
+    app.middleware_stack = observed
+    hot = shortcuts(app, ROUTERS, observed, _on_problem, _on_crash) if tracing is None else {}
+    app.state.server_options = server_options(app.state.metrics.refuse, hot)
     return app
 
 

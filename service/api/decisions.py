@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from time import perf_counter
 
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from service.answer import answer_of
 from service.api import schemas
 from service.api.access import DecideRoute
-from service.api.body import SINGLE_LIMIT, read_body
+from service.api.body import SINGLE_LIMIT, read_body, sent
 from service.api.document import BODY_PROBLEMS, body_schema, problems
 from service.api.observed import note_decision
 from service.api.problems import ProblemError, invalid_field
@@ -21,6 +22,7 @@ from service.explanation import explain_decision
 from service.online import Ask, Decided, IdempotencyConflict, NothingLoaded, Repeat, UnknownCustomer
 
 router = APIRouter(route_class=DecideRoute)
+VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 KEY_HEADER = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -70,7 +72,7 @@ async def decisions(request: Request) -> Response:
         metrics.decided(decided)
         vitals_of(request).decided(decided)
         note_decision(request, decided)
-    metrics.seconds.labels("decisions").observe(perf_counter() - started)
+    metrics.decision_seconds.observe(perf_counter() - started)
     response = respond(answer)
     if isinstance(decided, Repeat):
         response.headers["Idempotent-Replay"] = "true"
@@ -82,7 +84,7 @@ async def explained(request: Request, decided: Decided, asked: schemas.DecisionA
     runtime, model = runtime_of(request), decided.model
     left = runtime.settings.explain_deadline_ms / 1000 - (perf_counter() - started)
     answer = answer_of(decided, asked.locale, asked.explain)
-    answer["explanation"] = await explain_decision(
+    answer.explanation = await explain_decision(
         runtime.explainer,
         model.bundle.digest,
         decided.serving.catalogue,
@@ -97,13 +99,12 @@ async def explained(request: Request, decided: Decided, asked: schemas.DecisionA
 
 def idempotency_key(request: Request) -> str | None:
     """Return the Idempotency-Key, or None where none was sent."""
-    sent = request.headers.getlist("idempotency-key")
-    if not sent:
+    said = sent(request, b"idempotency-key")
+    if not said:
         return None
-    key = sent[0]
-    if len(sent) > 1 or not 1 <= len(key) <= 128 or not all("\x21" <= c <= "\x7e" for c in key):
+    if len(said) > 1 or not VISIBLE.fullmatch(said[0]):
         raise invalid_field("Idempotency-Key", "must be sent once, with 1 to 128 visible ASCII characters")
-    return key
+    return said[0].decode()
 
 
 def request_of(asked: schemas.DecisionAsk, catalogue: Catalogue) -> Asked:

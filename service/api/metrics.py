@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.api.tally import SHARE_SECONDS, Tally
 from service.online import Decided, Serving
+
+REQUEST_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 
 
 class Metrics:
@@ -20,13 +24,22 @@ class Metrics:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self.registry = CollectorRegistry()
-        self.decisions = Counter("nba_decisions", "Decisions", ["channel", "arm"], registry=self.registry)
-        self.shown = Counter("nba_actions_shown", "Actions shown", ["issue", "arm", "channel"], registry=self.registry)
-        self.empty = Counter(
-            "nba_decisions_without_action", "Decisions that show nothing", ["channel", "arm"], registry=self.registry
+        self.registry, self.tally = CollectorRegistry(), Tally()
+        self.decisions, self.shown, self.empty, self.degraded, self.cap_denied = (
+            self.tally.counts(Counter(name, words, labels, registry=self.registry))
+            for name, words, labels in (
+                ("nba_decisions", "Decisions", ["channel", "arm"]),
+                ("nba_actions_shown", "Actions shown", ["issue", "arm", "channel"]),
+                ("nba_decisions_without_action", "Decisions that show nothing", ["channel", "arm"]),
+                ("nba_degraded", "Degraded decisions", ["reason"]),
+                (
+                    "nba_cap_denied",
+                    "Decisions in which a contact policy left no room (filter), reservations that it refused"
+                    " (reservation)",
+                    ["cap", "at"],
+                ),
+            )
         )
-        self.degraded = Counter("nba_degraded", "Degraded decisions", ["reason"], registry=self.registry)
         self.taken = {
             "outcome": Counter("nba_outcomes", "Outcomes by what became of them", ["result"], registry=self.registry),
             "event": Counter("nba_events", "Events by what became of them", ["result"], registry=self.registry),
@@ -49,12 +62,6 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
-        self.cap_denied = Counter(
-            "nba_cap_denied",
-            "Decisions in which a contact policy left no room (filter), reservations that it refused (reservation)",
-            ["cap", "at"],
-            registry=self.registry,
-        )
         self.model = Gauge(
             "nba_model_info",
             "Processes that serve this model and catalogue now",
@@ -71,31 +78,28 @@ class Metrics:
         )
         self._served: Gauge | None = None
         self._challenging: Gauge | None = None
-        self.seconds = Histogram(
-            "nba_request_seconds",
-            "Time in the service",
-            ["route"],
-            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0),
-            registry=self.registry,
+        seconds = Histogram(
+            "nba_request_seconds", "Time in the service", ["route"], buckets=REQUEST_BUCKETS, registry=self.registry
         )
+        self.decision_seconds = self.tally.times(seconds.labels("decisions"), REQUEST_BUCKETS)
 
     def decided(self, decided: Decided) -> None:
         """Count a decision."""
         decisions = decided.decisions
         channel, arm = decisions.request.channel, decisions.arms[decided.customer]
-        self.decisions.labels(channel, arm).inc()
+        self.decisions.add(channel, arm)
         for reason in decided.degraded_reasons:
-            self.degraded.labels(reason).inc()
-        if not decisions.chosen[decided.customer]:
-            self.empty.labels(channel, arm).inc()
-        catalogue = decided.serving.catalogue.catalogue
-        for choice in decisions.chosen[decided.customer]:
-            self.shown.labels(catalogue.actions[decisions.actions[choice.candidate]].issue, arm, channel).inc()
-
-        for policy in decided.serving.catalogue.caps.used_up(decisions.room[decided.customer]):
-            self.cap_denied.labels(policy.id, "filter").inc()
+            self.degraded.add(reason)
+        chosen, catalogue = decisions.chosen[decided.customer], decided.serving.catalogue
+        if not chosen:
+            self.empty.add(channel, arm)
+        actions = catalogue.catalogue.actions
+        for choice in chosen:
+            self.shown.add(actions[decisions.actions[choice.candidate]].issue, arm, channel)
+        for policy in decided.made_in.used_up[decided.customer]:
+            self.cap_denied.add(policy.id, "filter")
         for cap in decided.denied_by:
-            self.cap_denied.labels(cap, "reservation").inc()
+            self.cap_denied.add(cap, "reservation")
 
     def refuse(self, status: int) -> None:
         """Count a request that ended before any route was asked."""
@@ -117,13 +121,25 @@ class Metrics:
             self._challenging = self.challenger.labels(serving.challenger.scorer.version)
             self._challenging.set(1)
 
-    def text(self) -> bytes:
-        """Return the exposition format."""
+    async def text(self) -> bytes:
+        """Return the exposition format; of all processes, what each has counted until now."""
         if self.folder is None:
+            self.tally.hand_on()
             return generate_latest(self.registry)
+        await asyncio.sleep(2 * SHARE_SECONDS)
+        self.tally.hand_on()
         shared = CollectorRegistry()
         MultiProcessCollector(shared, path=str(self.folder))  # type: ignore[no-untyped-call]
         return generate_latest(shared)
+
+    async def share(self) -> None:
+        """Let other processes show what this one counts."""
+        try:
+            while self.folder is not None:
+                self.tally.hand_on()
+                await asyncio.sleep(SHARE_SECONDS)
+        finally:
+            self.tally.hand_on()
 
 
 def shared_folder() -> Path | None:

@@ -74,7 +74,7 @@ async def statusz(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Return the exposition format."""
-    return Response(metrics_of(request).text(), media_type=METRICS_TYPE)
+    return Response(await metrics_of(request).text(), media_type=METRICS_TYPE)
 
 
 @views.get("/v1/customers/{customer_id}", responses=problems(404, 422, 503), summary="What is known of a customer")

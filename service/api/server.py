@@ -11,7 +11,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.draining import DrainingServer
-from service.api.wire import server_options
 from service.seat import BEAT_SECONDS
 
 
@@ -44,7 +43,7 @@ class Server(DrainingServer):
 
 def run(application: FastAPI, bound: socket.socket, link: socket.socket | None, log_level: str) -> None:
     """Serve on a bound socket until a signal."""
-    config = uvicorn.Config(application, log_level=log_level, **server_options(application.state.metrics.refuse))
+    config = uvicorn.Config(application, log_level=log_level, **application.state.server_options)
     server = Server(config, link)
     server.draining = application.state.draining
     server.drain_seconds = application.state.settings.drain_seconds

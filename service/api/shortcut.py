@@ -1,50 +1,67 @@
-"""`POST /v1/decisions` without the framework's layers around a route, which cost more than the route.
+"""Whole requests of the routes that are asked most, without the framework's layers, which cost more than the routes.
 
-The endpoint is the one that FastAPI documents and would call; whatever is not exactly this route goes to FastAPI.
+The endpoints are those that FastAPI documents and calls for any request that comes in pieces or otherwise than most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from fastapi import FastAPI, Request, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.types import Scope
 
-from service.api.access import DecideRoute, authorise
-from service.api.decisions import decisions, router
+from service.api.access import GuardedRoute, authorise
+from service.api.body import WholeRequest
+from service.api.exchange import Answer
+from service.api.observed import Observed
 from service.api.problems import ProblemError
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
-PATH = "/v1/decisions"
+PATHS = ("/v1/decisions", "/v1/outcomes", "/v1/events")
+"""Whose POST has a shortcut; its endpoint takes nothing but the request."""
 
 
 class Shortcut:
-    """Stands before the application.
+    """Answers one route.
 
     Args:
-        app: Whose state the endpoint asks for. otherwise: Takes every other request.
+        app: Whose state the endpoint asks for. observed: Stands around it, as it does around the application.
         on_problem, on_crash: Answer what the endpoint raises, as they do for every route.
     """
 
-    def __init__(self, app: FastAPI, otherwise: ASGIApp, on_problem: Handler, on_crash: Handler) -> None:
-        self._app, self._otherwise = app, otherwise
+    def __init__(
+        self, app: FastAPI, route: GuardedRoute, observed: Observed, on_problem: Handler, on_crash: Handler
+    ) -> None:
+        self._app, self._route, self._observed = app, route, observed
         self._on_problem, self._on_crash = on_problem, on_crash
-        [self._route] = [
-            r for r in router.routes if isinstance(r, DecideRoute) and (r.path, r.methods) == (PATH, {"POST"})
-        ]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, headers: list[tuple[bytes, bytes]], body: bytes) -> Response:
         """Answer one request."""
-        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
-            await self._otherwise(scope, receive, send)
-            return
-        scope["app"], scope["route"] = self._app, self._route
-        request = Request(scope, receive, send)
+        scope: Scope = {
+            "type": "http", "method": "POST", "path": self._route.path, "headers": headers, "app": self._app,
+            "route": self._route,
+        }  # fmt: skip
+        return await self._observed.whole(scope, self._answer, body)
+
+    async def _answer(self, scope: Scope, body: bytes) -> Response:
+        request = WholeRequest(scope, body)
         try:
-            authorise(request, DecideRoute.scope_needed)
-            response = await decisions(request)
+            authorise(request, self._route.scope_needed)
+            response: Response = await self._route.endpoint(request)
         except ProblemError as problem:
             response = await self._on_problem(request, problem)
         except Exception as error:
             response = await self._on_crash(request, error)
-        await response(scope, receive, send)
+        return response
+
+
+def shortcuts(
+    app: FastAPI, routers: Iterable[APIRouter], observed: Observed, on_problem: Handler, on_crash: Handler
+) -> Mapping[tuple[bytes, bytes], Answer]:
+    """Return (method, target) -> the shortcut of each route that has one."""
+    routes = [route for router in routers for route in router.routes]
+    return {
+        (b"POST", route.path.encode()): Shortcut(app, route, observed, on_problem, on_crash)
+        for route in routes
+        if isinstance(route, GuardedRoute) and route.path in PATHS and route.methods == {"POST"}
+    }

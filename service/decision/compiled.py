@@ -12,14 +12,15 @@ from features.matrix import ActionTable, Columns
 from service.decision.channel_plan import ChannelPlan, plan_of
 from service.decision.circuit import Circuit
 from service.decision.contact_policy import CapTable
+from service.decision.experiment import Layers
 from service.decision.expression import columns_read
 from service.decision.extras import Extras
 from service.decision.model import CAMPAIGN_TYPES, ISSUES, Action, Catalogue
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CompiledCatalogue:
-    """What `engine.decide` runs on.
+    """What `engine.decide` runs on; equal to itself alone, so that more can be made once for it.
 
     Attributes:
         catalogue: As loaded.
@@ -29,6 +30,7 @@ class CompiledCatalogue:
         circuit: All rules, in the order of `catalogue.rules`.
         rule_stages: (n_rules + 1,) `Stage` of each rule; the last stands for the rule that always passes.
         caps: All caps.
+        layers: Of the experiment, without and with a challenger.
         plans: channel -> its candidates.
     """
 
@@ -39,6 +41,7 @@ class CompiledCatalogue:
     circuit: Circuit
     rule_stages: NDArray[np.int8]
     caps: CapTable
+    layers: tuple[Layers, Layers]
     plans: Mapping[str, ChannelPlan]
 
 
@@ -60,6 +63,10 @@ def compile_catalogue(catalogue: Catalogue, columns: Columns) -> CompiledCatalog
         Circuit(trees, names, columns.index, extras.names),
         np.array([*(rule.stage for rule in catalogue.rules), 0], dtype=np.int8),
         caps,
+        (
+            Layers.of(catalogue.experiment, has_challenger=False),
+            Layers.of(catalogue.experiment, has_challenger=True),
+        ),
         {channel: plan_of(catalogue, channel, caps, columns.vocabulary("stage")) for channel in catalogue.channels},
     )
 

@@ -102,14 +102,8 @@ class CapTable:
 
     def used_up(self, room: Ints) -> list[Policy]:
         """Return the policies that leave no room on some counter, for one customer's room: (n_counters,)."""
-        if not room.size or room.min() > 0:
-            return []
         full = sorted({self.counters[k].policy for k in np.flatnonzero(room <= 0).tolist()})
         return [self.policies[p] for p in full]
-
-    def since(self, now: float, local: LocalTimes) -> Floats:
-        """Return (n_customers, n_policies): contacts after that moment are in the window."""
-        return self._windows.since(now, local)
 
     def room(self, contacts: Contacts, channel: str, now: float, local: LocalTimes) -> Ints:
         """Count contacts in their windows, look at the clock, and say what is left of each limit.

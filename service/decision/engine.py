@@ -13,7 +13,7 @@ from service.decision.channel_plan import ChannelPlan
 from service.decision.compiled import CompiledCatalogue, compile_catalogue
 from service.decision.eligibility import admit
 from service.decision.evidence import Standing
-from service.decision.experiment import CHALLENGER, HOLDOUT, NO_LEVERS, assign, held_issues
+from service.decision.experiment import CHALLENGER, HOLDOUT, NO_LEVERS, held_issues
 from service.decision.model import Choice, CustomerBatch, Decisions, Evidence, LocalTimes, Request, Scorer, Stage
 from service.decision.propensity import Models, propensities, uplifts
 from service.decision.ramp import within_reach
@@ -65,7 +65,7 @@ def decide(
         local = batch.local or LocalTimes.utc(now, len(batch.customer_ids))
         room = catalogue.caps.room(batch.contacts, request.channel, now, local)
     stages, reasons = admit(catalogue, plan, batch, request, passes, room, now)
-    assigned = assign(terms.experiment, batch.customer_ids, has_challenger=challenger is not None)
+    assigned = catalogue.layers[challenger is not None].assign(batch.customer_ids)
     models = Models(scorer, challenger, _in_arm(assigned.arms, CHALLENGER))
     is_open = stages == _OPEN
     propensity = propensities(plan, batch, as_of, is_open, models, now)
@@ -133,14 +133,16 @@ def _apply_ramp(
 def _place(
     decisions: Decisions, catalogue: CompiledCatalogue, plan: ChannelPlan, keys: Keys, forced: Ints | None = None
 ) -> Decisions:
-    """Select for all; then, for who is held out, withhold what the hold-out is about and select among the rest."""
+    """Select for all; then, for who is held out, withhold what the hold-out is about and select among the rest.
+
+    Fills in what was chosen, and the stages.
+    """
     stages = decisions.stages
     is_open = stages == _OPEN
     placed = select(catalogue, plan, decisions, is_open, keys, forced)
     chosen = placed.choices()
     withheld: list[tuple[Choice, ...]] = [()] * len(chosen)
     placed.mark(stages, Stage.RANKED)
-    distributions = placed.distributions
     is_held = {i: mask for i in range(len(chosen)) if (mask := _held(decisions, plan, i)) is not None}
     if is_held:
         held = np.array(list(is_held), dtype=np.int64)
@@ -155,9 +157,10 @@ def _place(
             stages[i, [choice.candidate for choice in withheld[i]]] = Stage.HELD_OUT
             chosen[i] = instead
             if decisions.arms[i] != HOLDOUT:
-                distributions[:, i] = shown.distributions[:, k]
+                placed.distributions[:, i] = shown.distributions[:, k]
         shown.mark(stages, Stage.RANKED, held)
-    return replace(decisions, chosen=tuple(chosen), withheld=tuple(withheld), distributions=distributions)
+    decisions.chosen, decisions.withheld, decisions.distributions = tuple(chosen), tuple(withheld), placed.distributions
+    return decisions
 
 
 def _held(decisions: Decisions, plan: ChannelPlan, i: int) -> Bools | None:

@@ -5,16 +5,34 @@ Load-time work; knows the trees, not how or for whom the literals are evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Protocol
 
 import numpy as np
 
-from service.decision.expression import All, AnyOf, Comparison, Constant, Expression, In, Is, IsNull, Not, Number, Truth
+from service.decision.expression import (
+    All,
+    AnyOf,
+    Call,
+    Comparison,
+    Constant,
+    Expression,
+    In,
+    Is,
+    IsNull,
+    Not,
+    Number,
+    Truth,
+)
 
 OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 MIRRORED = {"=": "=", "!=": "!=", "<": ">", ">": "<", ">=": "<=", "<=": ">="}
+SIGNS: Mapping[str, Callable[[float, float], bool]] = {
+    "=": operator.eq, "!=": operator.ne, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "<=": operator.le,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +82,38 @@ class Literals:
                 return self._gate("all" if truth else "any", [self.literal(o, truth=truth) for o in operands])
             case AnyOf(operands):
                 return self._gate("any" if truth else "all", [self.literal(o, truth=truth) for o in operands])
+            case IsNull(Constant(value)):
+                return self._add(Literal("true" if isnan(value) is truth else "false"))
+            case IsNull(Call("coalesce", operands)):
+                return self._gate("all" if truth else "any", [self.literal(IsNull(o), truth=truth) for o in operands])
             case IsNull(number):
                 row = self._rows.value(number)
                 return self._add(Literal("null", row) if truth else Literal("ge", row, -np.inf))
             case In(number, values):
                 sign = "=" if truth else "!="
-                atoms = [self._compare(sign, self._rows.value(number), v) for v in values]
+                atoms = [self._against(sign, number, v) for v in values]
                 return self._gate("any" if truth else "all", atoms)
             case Comparison(sign, left, right):
                 sign = sign if truth else OPPOSITE[sign]
                 if isinstance(right, Constant):
-                    return self._compare(sign, self._rows.value(left), right.value)
+                    return self._against(sign, left, right.value)
                 if isinstance(left, Constant):
-                    return self._compare(MIRRORED[sign], self._rows.value(right), left.value)
+                    return self._against(MIRRORED[sign], right, left.value)
                 return self._compare(sign, self._rows.difference(left, right), 0.0)
+
+    def _against(self, sign: str, number: Number, constant: float) -> int:
+        """`number sign constant`; of a coalesce no value is computed: its first operand decides unless it is NULL."""
+        match number:
+            case Constant(value):
+                holds = not (isnan(value) or isnan(constant)) and SIGNS[sign](value, constant)
+                return self._add(Literal("true" if holds else "false"))
+            case Call("coalesce", (only,)):
+                return self._against(sign, only, constant)
+            case Call("coalesce", (first, *others)):
+                otherwise = self._against(sign, Call("coalesce", tuple(others)), constant)
+                is_left_to_others = self._gate("all", [self.literal(IsNull(first), truth=True), otherwise])
+                return self._gate("any", [self._against(sign, first, constant), is_left_to_others])
+        return self._compare(sign, self._rows.value(number), constant)
 
     def _compare(self, sign: str, row: int, constant: float) -> int:
         """`row sign constant` as atoms over [X, -X]; a negative row number ~r stands for the row of -X."""
@@ -95,7 +131,12 @@ class Literals:
         return self._gate("any", [self._compare("<", row, constant), self._compare(">", row, constant)])
 
     def _gate(self, kind: str, inputs: Sequence[int]) -> int:
-        distinct = tuple(sorted(set(inputs)))
+        neutral, absorbing = ("true", "false") if kind == "all" else ("false", "true")
+        if any(self.literals[i].kind == absorbing for i in inputs):
+            return self._add(Literal(absorbing))
+        distinct = tuple(sorted({i for i in inputs if self.literals[i].kind != neutral}))
+        if not distinct:
+            return self._add(Literal(neutral))
         return distinct[0] if len(distinct) == 1 else self._add(Literal(kind, inputs=distinct))
 
     def _add(self, literal: Literal) -> int:

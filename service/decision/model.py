@@ -490,9 +490,9 @@ class Request:
     locale: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What became of each action since its model was made, decayed as of the decision.
+    """What became of each action since its model was made, decayed as of the decision; equal to itself alone.
 
     Attributes:
         positives: (n_actions,) outcomes of the action's type `positive`.
@@ -552,9 +552,11 @@ class Choice(NamedTuple):
     selection_probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Decisions:
     """Decisions for n customers over m candidates (the treatments of the channel), columnar.
+
+    The engine fills them in as it goes; whoever gets them from it only reads.
 
     Attributes:
         candidates: (m,) positions in `Catalogue.treatments`.

@@ -72,8 +72,10 @@ class Counts:
 
     def __init__(self, table: QuotaTable, slots: Sequence[str], limit: int, n_customers: int) -> None:
         self._table = table
-        self._used = np.zeros((n_customers, len(table.least)), dtype=np.int64)
-        self._customers = np.arange(n_customers)
+        width = len(table.least)
+        self._used = np.zeros((n_customers, width), dtype=np.int64)
+        self._first = np.arange(0, n_customers * width, width)
+        self._note_full()
         if table.keeps:
             # How many slots from here on could be a counter's: when it lacks as many, they are kept for it.
             could_be = np.array([table.could_be[placement] for placement in slots])
@@ -83,10 +85,9 @@ class Counts:
     def allowed(self, is_available: Bools, slot: int, placement: str) -> Bools:
         """Return which of the available candidates the quotas allow in a slot, (n_customers, m)."""
         table, counter_of = self._table, self._table.counter_of[placement][:, :-1]
-        is_full = self._used >= table.most
-        if np.count_nonzero(is_full):
-            for counters in counter_of:
-                is_available = is_available & ~is_full[:, counters]
+        if self._is_any_full:
+            is_full = self._is_full.take(counter_of.ravel(), axis=1).reshape(-1, *counter_of.shape)
+            is_available = is_available > np.logical_or.reduce(is_full, axis=1)
         if not table.keeps:
             return is_available
         missing = np.maximum(table.least - self._used, 0)
@@ -101,7 +102,12 @@ class Counts:
 
     def add(self, pick: Ints, placement: str) -> None:
         """Count what was placed; -1 where nothing was."""
-        self._used[self._customers, self._table.counter_of[placement].take(pick, axis=1)] += 1
+        self._used.ravel()[self._first + self._table.counter_of[placement].take(pick, axis=1)] += 1
+        self._note_full()
+
+    def _note_full(self) -> None:
+        self._is_full = self._used >= self._table.most
+        self._is_any_full = np.count_nonzero(self._is_full) > 0
 
 
 def _key(quota: Quota, action: Action) -> str | None:

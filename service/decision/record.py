@@ -76,9 +76,11 @@ Placed = tuple[int, str, float]
 """(candidate, placement, selection_probability) of a choice."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DecisionRow:
     """One row of the decision log: all that the decision was made from, beside catalogue and bundle, and what it was.
+
+    Nobody changes a row; it is not frozen because making one of so many fields then costs several times as much.
 
     Candidate columns are in the order of `treatment_ids`; bytes are little-endian arrays. `replay.decide_again` makes
     the decision anew from it.

@@ -79,10 +79,10 @@ def select(
     slots = slots_of(plan, request)
     n, m = is_open.shape
     picks = np.full((len(slots), n), -1, dtype=np.int64)
-    distributions = np.zeros((len(slots), n, m))
+    distributions = np.empty((len(slots), n, m))
     if not m or not slots:
         return Placed(slots, picks, distributions)
-    strategy = Strategy(catalogue.catalogue.exploration, plan, decisions)
+    strategy = Strategy(catalogue.catalogue.exploration, plan, decisions, is_open)
     uniforms = exploration.draws(keys, len(slots))
     spending = Spending(catalogue.caps, plan.counters, plan.placed_counters, decisions.room, len(slots))
     counts = Counts(plan.quotas, slots, request.limit, n) if plan.quotas.quotas else None

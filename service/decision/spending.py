@@ -26,7 +26,8 @@ class Spending:
         self, caps: CapTable, counters: Ints, placed_counters: Mapping[str, Ints], room: Ints, n_slots: int
     ) -> None:
         self._caps, self._counters, self._placed_counters = caps, counters, placed_counters
-        self._is_tight = bool(room[:, caps.watched_counters].min(initial=n_slots) < n_slots)
+        watched = caps.watched_counters
+        self._is_tight = len(watched) > 0 and bool(room.take(watched, axis=1).min() < n_slots)
         self._room = room.copy() if self._is_tight else room
 
     def allows(self, placement: str) -> Bools | None:

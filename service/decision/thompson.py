@@ -20,12 +20,14 @@ candidates that have a chance, the 128 whose distributions reach furthest up com
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 POINTS, CONTENDERS = 24, 128
 _GRID = np.linspace(0.0, 1.0, POINTS) ** 2  # denser where the best and surest candidates lie
@@ -36,7 +38,9 @@ Narrower bounds need fewer points for the same error, but leave out candidates t
 chance must have a probability, or nothing is learnt of it."""
 _SPAN = np.array([LOWEST, HIGHEST])[:, None, None]
 _CUBED, _STRAIGHT = np.array(-0.07056), np.array(1.5976)  # arrays: a number would be made one at every slot
-_FLAT, _NOWHERE, _TINY = 1e-60, -1e300, float(np.finfo(np.float64).tiny)
+_FLAT, _TINY = 1e-60, float(np.finfo(np.float64).tiny)
+_NOWHERE = np.array(-1e300)
+"""Below whatever a priority can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,37 +79,44 @@ class Posterior:
         roots /= forms[1]
         return cls(forms, roots * roots * roots - forms[0])
 
+    def probabilities(self, is_available: Bools) -> Floats:
+        """Return P(the candidate's drawn priority is the highest of those available).
 
-def winning_probabilities(posterior: Posterior, is_available: Bools) -> Floats:
-    """Return P(the candidate's drawn priority is the highest of those available).
+        Args:
+            is_available: (n_customers, m).
 
-    Args:
-        is_available: (n_customers, m).
+        Returns:
+            (n_customers, m) probabilities; a row without an available candidate is all 0.
+        """
+        n, m = is_available.shape
+        reach = np.where(is_available, self.bounds, _NOWHERE)
+        begins, ends = np.maximum.reduce(reach, axis=2, keepdims=True)
+        # Who ends before another begins has no chance; of too many contenders those who reach furthest compete.
+        is_contender = reach[1] >= begins
+        is_contender &= is_available
+        if m > CONTENDERS:
+            is_contender &= reach[1] >= np.partition(reach[1], -CONTENDERS, axis=1)[:, -CONTENDERS, None]
+        pairs = is_contender.ravel().nonzero()[0]
+        rows = pairs // m
+        ends -= begins
+        points = ends * _GRID
+        points += begins
+        decays = _decays(self.forms.reshape(3, -1).take(pairs, axis=1), points.take(rows, axis=0))
+        # One segment of `decays` a row, and one of the row of zeros at its end: where the last segment ends must not
+        # depend on the batch, since the order of summation depends on a segment's length.
+        totals = np.add.reduceat(decays, rows.searchsorted(_numbers(n + 1)), axis=0)[:-1]
+        gained = decays[:-1, :-1] - decays[:-1, 1:]
+        gained *= _densities(totals).take(rows, axis=0)
+        probabilities = np.zeros(n * m)
+        probabilities[pairs] = np.add.reduce(gained, axis=1)
+        probabilities = probabilities.reshape(n, m)
+        probabilities /= np.maximum(np.add.reduce(probabilities, axis=1, keepdims=True), _TINY)
+        return probabilities
 
-    Returns:
-        (n_customers, m) probabilities; a row without an available candidate is all 0.
-    """
-    n, m = is_available.shape
-    reach = np.where(is_available, posterior.bounds, -np.inf)
-    begins, ends = np.maximum.reduce(reach, axis=2, keepdims=True, initial=_NOWHERE)
-    # Who ends before another begins has no chance; of too many contenders those who reach furthest compete.
-    is_contender = reach[1] >= begins
-    if m > CONTENDERS:
-        is_contender &= reach[1] >= np.partition(reach[1], -CONTENDERS, axis=1)[:, -CONTENDERS, None]
-    pairs = is_contender.ravel().nonzero()[0]
-    rows = pairs // m
-    points = begins + (ends - begins) * _GRID
-    decays = _decays(posterior.forms.reshape(3, -1).take(pairs, axis=1), points.take(rows, axis=0))
-    # One segment of `decays` a row, and one of the row of zeros at its end: where the last segment ends must not
-    # depend on the batch, since the order of summation depends on a segment's length.
-    totals = np.add.reduceat(decays, rows.searchsorted(np.arange(n + 1)), axis=0)[:-1]
-    gained = decays[:-1, :-1] - decays[:-1, 1:]
-    gained *= _densities(totals).take(rows, axis=0)
-    probabilities = np.zeros(n * m)
-    probabilities[pairs] = np.add.reduce(gained, axis=1)
-    probabilities = probabilities.reshape(n, m)
-    probabilities /= np.maximum(np.add.reduce(probabilities, axis=1, keepdims=True), _TINY)
-    return probabilities
+
+@lru_cache(maxsize=64)
+def _numbers(n: int) -> Ints:
+    return np.arange(n)
 
 
 def _decays(forms: Floats, points: Floats) -> Floats:

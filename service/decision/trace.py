@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 from features.layout import SECONDS_PER_DAY, View
@@ -183,10 +184,20 @@ def _stage_weight(decisions: Decisions, catalogue: CompiledCatalogue, i: int, ac
 
 def reasons(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidate: int) -> list[str]:
     """Say why a chosen candidate is shown, in the catalogue's words: what its rules found, then what it is worth."""
-    plan, terms = catalogue.plans[decisions.request.channel], catalogue.catalogue
-    binding = [terms.rules[r] for r in plan.rules[candidate].tolist() if r < len(terms.rules)]
-    found = factors(decisions, catalogue, i, candidate)
-    worth = f"{found['propensity']:.1%} likely"
-    if "value" in found:
-        worth += f", worth {found['value']:.2f} {terms.currency}"
-    return [*(rule.why for rule in binding if rule.why), worth]
+    found, worth = _words(catalogue, decisions.request.channel)[candidate]
+    return [*found, f"{decisions.propensities.item(i, candidate):.1%} likely{worth}"]
+
+
+@lru_cache(maxsize=32)
+def _words(catalogue: CompiledCatalogue, channel: str) -> list[tuple[tuple[str, ...], str]]:
+    """Return of each candidate of a channel what its rules say of whom they let through, and its worth."""
+    plan, terms = catalogue.plans[channel], catalogue.catalogue
+    whys = (*(rule.why for rule in terms.rules), "")  # the last stands for the rule that always passes
+    actions = [terms.actions[position] for position in plan.actions.tolist()]
+    return [
+        (
+            tuple(whys[r] for r in binding if whys[r]),
+            f", worth {action.value:.2f} {terms.currency}" if factors_on(terms, action.issue, "value") else "",
+        )
+        for binding, action in zip(plan.rules.tolist(), actions, strict=True)
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -33,7 +32,7 @@ def test_an_impression_is_expected_of_without_anybody_asking(clean_url: str, tmp
             assert source is not None
             assert source.of(catalogue).expected[cheese] == 0
             row = decision_row("a", now)
-            offers = (replace(CHEESE, propensity=0.25),)
+            offers = (CHEESE._replace(propensity=0.25),)
             await runtime.state.record(row, offers, Caps(), answer=None, request_digest="", deadline_seconds=5)
             outcome = Outcome("o1", row.decision_id, "upsell_cheese", "impression", None, now)
             [receipt] = await runtime.journal.append_outcomes([outcome], now)

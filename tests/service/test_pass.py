@@ -11,7 +11,7 @@ from features.contract import LAYOUT
 from features.matrix import Columns
 from service.catalogue.loader import load_catalogue
 from service.decision.engine import compile_catalogue
-from service.decision.model import Request
+from service.decision.model import CALENDAR, Request
 from service.decision.record import decision_id_from
 from service.online import Decided, Serving, decide_all, reselect, row_of, without_log
 from service.ports import Bundle, Gathered
@@ -58,3 +58,18 @@ def test_what_happens_to_one_of_them_is_its_own(together: list[Decided]) -> None
     assert row_of(lost) == row_of(without_log(alone(i), Request("app"), "log_unavailable"))
     assert row_of(together[0]) == row_of(alone(0))
     assert np.isfinite(np.frombuffer(row_of(together[0]).propensities)).any()
+
+
+@pytest.mark.parametrize("channel", COMPILED.catalogue.channels)
+def test_caps_are_those_of_the_channel_each_since_its_window_began(channel: str) -> None:
+    """A pass checks offers against the channel's caps alone, the same object for all, by each customer's calendar."""
+    expected = [cap for cap in COMPILED.catalogue.caps if channel in (cap.channels or (channel,))]
+    made = decide_all(SERVING, Gathered(BATCH, REASONS), Request(channel), NOW, IDS)
+    for i, decided in enumerate(made):
+        caps, local = decided.made_in.caps[i], decided.batch.local
+        assert caps.terms is made[0].made_in.caps[0].terms
+        assert [check.id for check in caps.terms.checks] == [cap.id for cap in expected]
+        assert local is not None
+        for cap, since in zip(expected, caps.since, strict=True):
+            began = np.nextafter(local.starts[CALENDAR.index(cap.calendar), i], -np.inf) if cap.calendar else np.nan
+            assert since == (began if cap.calendar else NOW - cap.window_seconds)

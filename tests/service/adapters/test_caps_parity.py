@@ -13,6 +13,7 @@ from service.adapters import redis_keys as keys
 from service.adapters.connection import Link
 from service.adapters.redis_state import RedisState
 from service.catalogue.time_zones import local_times
+from service.decision.contact_counts import Windows
 from service.decision.contact_policy import CapTable
 from service.decision.model import (
     CALENDAR,
@@ -26,7 +27,7 @@ from service.decision.model import (
     Scoring,
     Treatment,
 )
-from service.ports import CapCheck, Caps, Offer
+from service.ports import CapCheck, Caps, CapTerms, Offer
 from tests.service.rows import decision_row, plan_by_hand
 
 DAY = 86_400.0
@@ -119,7 +120,7 @@ async def refusals(url: str, cases: int, seed: int) -> int:
     link = Link(url)
     state, plan = RedisState(link, link, LAYOUT), plan_by_hand()
     # An offer that is always refused keeps the others from being reserved.
-    never = (Offer("never", "-", "-", "t", False, "home"), CapCheck("x", "action", "never", "decision", 0, 0.0, ()))
+    never = (Offer("never", "-", "-", "t", False, "home"), CapCheck("x", "action", "never", "decision", 0))
     for case in range(cases):
         customer, channel, zone = f"c{case}", chance.choice(CHANNELS), chance.choice(ZONES)
         now = NOW + chance.uniform(-20 * DAY, 60 * DAY)
@@ -131,12 +132,14 @@ async def refusals(url: str, cases: int, seed: int) -> int:
         contacts = (await state.gather(plan, [customer], channel, now, 5.0)).batch.contacts
         table, (local, _) = CapTable.of(catalogue), local_times([zone], "UTC", now)
         room = table.room(contacts, channel, now, local)[0]
-        since = table.since(now, local)[0].tolist()
+        since = Windows.of(caps).since(now, local)[0].tolist()
         checks = [
-            CapCheck(c.id, c.scope, c.scope_id, c.counted, c.limit, since[p], c.channels, c.placements, c.unit)
+            (CapCheck(c.id, c.scope, c.scope_id, c.counted, c.limit, c.channels, c.placements, c.unit), since[p])
             for p, c in enumerate(caps)
             if not c.channels or channel in c.channels
         ]
+        terms = CapTerms((*(check for check, _ in checks), never[1]), catalogue.reservations)
+        limits = Caps(terms, [*(moment for _, moment in checks), 0.0])
         for action in catalogue.actions:
             treatment = next(t for t in catalogue.treatments if t.id == f"{action.id}.{channel}")
             placement = chance.choice(PLACEMENTS[channel])
@@ -146,7 +149,7 @@ async def refusals(url: str, cases: int, seed: int) -> int:
             recorded = await state.record(
                 decision_row(customer, now, channel=channel),
                 [offer, never[0]],
-                Caps((*checks, never[1]), catalogue.reservations),
+                limits,
                 answer=None,
                 request_digest="",
                 deadline_seconds=5,

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +26,7 @@ from service.adapters.journal_entries import decode_decision
 from service.adapters.redis_journal import RedisJournal
 from service.adapters.redis_state import RedisState
 from service.decision.record import CONTACTS_DAYS, RESERVATION_SECONDS, partition_of
-from service.ports import CapCheck, Caps, Event, FactPlan, Offer, Recorded, StoreUnavailable
+from service.ports import CapCheck, Caps, CapTerms, Event, FactPlan, Offer, Recorded, StoreUnavailable
 from tests.service.adapters.test_feast_reader import a_row, write_all
 from tests.service.rows import CHEESE, COFFEE, DELI, HOURS, decision_row, plan_by_hand
 
@@ -35,6 +34,7 @@ NOW = 1_770_000_000.0
 DAY = 86_400.0
 PLAN = plan_by_hand()
 Result = TypeVar("Result")
+Limit = tuple[CapCheck, float]
 
 
 @asynccontextmanager
@@ -57,18 +57,17 @@ def on(url: str, scenario: Callable[[RedisState], Awaitable[Result]]) -> Result:
 
 
 async def record(
-    state: RedisState, row: Any, offers: tuple[Offer, ...] = (CHEESE,), caps: tuple[CapCheck, ...] = (), **more: Any
+    state: RedisState, row: Any, offers: tuple[Offer, ...] = (CHEESE,), caps: tuple[Limit, ...] = (), **more: Any
 ) -> Recorded:
     """Record with defaults."""
     options = {"answer": None, "request_digest": "d", "deadline_seconds": 5.0, **more}
-    return await state.record(row, offers, Caps(caps), **options)
+    checks, since = tuple(check for check, _ in caps), [moment for _, moment in caps]
+    return await state.record(row, offers, Caps(CapTerms(checks), since), **options)
 
 
-def cap(
-    scope: str, scope_id: str, counted: str, limit: int, days: float = 7, channels: tuple[str, ...] = ()
-) -> CapCheck:
-    """Return a cap as `online` makes it for a decision at NOW."""
-    return CapCheck("cap", scope, scope_id, counted, limit, NOW - days * DAY, channels)
+def cap(scope: str, scope_id: str, counted: str, limit: int, days: float = 7, channels: tuple[str, ...] = ()) -> Limit:
+    """Return a cap as `online` makes it for a decision at NOW, and since when it counts."""
+    return CapCheck("cap", scope, scope_id, counted, limit, channels), NOW - days * DAY
 
 
 async def journal_of(state: RedisState, customer: str) -> list[tuple[str, bytes]]:
@@ -226,7 +225,7 @@ CAPS = {
 
 
 @pytest.mark.parametrize(("limit", "refused"), CAPS.values(), ids=CAPS.keys())
-def test_caps_count_what_they_say(clean_url: str, limit: CapCheck, refused: tuple[str, ...]) -> None:
+def test_caps_count_what_they_say(clean_url: str, limit: Limit, refused: tuple[str, ...]) -> None:
     """With cheese, coffee and opening hours decided just now, deli and hours are refused as the cap says."""
 
     async def scenario(state: RedisState) -> None:
@@ -255,13 +254,13 @@ sys.path.insert(0, sys.argv[3])
 from features.contract import LAYOUT
 from service.adapters.connection import Link
 from service.adapters.redis_state import RedisState
-from service.ports import CapCheck, Caps
+from service.ports import CapCheck, Caps, CapTerms
 from tests.service.rows import CHEESE, decision_row
 
 async def main():
     link = Link(sys.argv[1])
     state = RedisState(link, link, LAYOUT)
-    limits = Caps((CapCheck("a", "marketing", "", "impression", 7, 0.0, ()),))
+    limits = Caps(CapTerms((CapCheck("a", "marketing", "", "impression", 7),)), [0.0])
     calls = [
         state.record(decision_row("busy", float(sys.argv[2]) + i * 1e-3), (CHEESE,), limits,
                      answer=None, request_digest="", deadline_seconds=20)
@@ -511,7 +510,7 @@ def test_hostile_customer_ids_reach_only_their_own_keys(clean_url: str) -> None:
 
     async def scenario(state: RedisState) -> None:
         for i, name in enumerate(names):
-            await record(state, decision_row(name, NOW), (replace(CHEESE, action_id=f"x{i}"),))
+            await record(state, decision_row(name, NOW), (CHEESE._replace(action_id=f"x{i}"),))
         batch = (await state.gather(PLAN, names, "app", NOW + RESERVATION_SECONDS, 1.0)).batch
         shown = [showing.action_id for showing in batch.contacts.showings]
         assert dict(zip(batch.contacts.customers.tolist(), shown, strict=True)) == {
@@ -526,6 +525,6 @@ def test_an_id_with_a_bar_is_refused_before_it_shapes_a_contact(clean_url: str) 
 
     async def scenario(state: RedisState) -> None:
         with pytest.raises(ValueError, match=r"has a '\|'"):
-            await record(state, decision_row("a", NOW), (replace(CHEESE, group="a|b"),))
+            await record(state, decision_row("a", NOW), (CHEESE._replace(group="a|b"),))
 
     on(clean_url, scenario)

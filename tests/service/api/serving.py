@@ -27,7 +27,6 @@ from service.adapters.redis_state import RedisState
 from service.adapters.seal import UNKEYED
 from service.api.app import create_app
 from service.api.keys import SCOPES, new_key
-from service.api.wire import server_options
 from service.bootstrap import Runtime
 from service.catalogue.loader import load_catalogue
 from service.decision.engine import compile_catalogue
@@ -161,7 +160,7 @@ def running(redis_url: str, var: Path, *, with_keys: bool = False) -> Iterator[R
             entries.append(json.loads(entry))
     settings = Settings(var=var, api_keys=json.dumps(entries) if entries else None, api_key=None, docs=None)
     app = create_app(settings, opener(redis_url))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", **server_options(app.state.metrics.refuse)))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", **app.state.server_options))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.special import betainc
 
-from service.decision.thompson import Posterior, winning_probabilities
+from service.decision.thompson import Posterior
 
 Floats = NDArray[np.float64]
 CANDIDATES = 19
@@ -30,7 +30,7 @@ def test_it_is_a_distribution_over_what_is_available(
     p: Floats, worth: Floats, strength: Floats, cost: Floats, is_available: NDArray[np.bool_]
 ) -> None:
     """Probabilities sum to 1 over the available candidates, whatever they are worth; nothing else has any."""
-    won = winning_probabilities(posterior(p, worth, strength, cost), is_available)
+    won = posterior(p, worth, strength, cost).probabilities(is_available)
     assert (won >= 0).all()
     assert (won[~is_available] == 0).all()
     assert np.allclose(won.sum(axis=1), is_available.any(axis=1), atol=1e-12)
@@ -41,10 +41,10 @@ def test_rows_do_not_know_of_each_other(
     p: Floats, worth: Floats, strength: Floats, cost: Floats, is_available: NDArray[np.bool_]
 ) -> None:
     """A row's probabilities are bit for bit the same alone and among others."""
-    together = winning_probabilities(posterior(p, worth, strength, cost), is_available)
+    together = posterior(p, worth, strength, cost).probabilities(is_available)
     for i in range(len(p)):
         row = slice(i, i + 1)
-        alone = winning_probabilities(posterior(p[row], worth[row], strength[row], cost), is_available[row])
+        alone = posterior(p[row], worth[row], strength[row], cost).probabilities(is_available[row])
         assert alone.tobytes() == together[row].tobytes()
 
 
@@ -77,7 +77,7 @@ def test_error_against_the_beta(most_likely: float, bound: float, weights: str) 
         }[weights]
         cost = rng.choice([0.0, 0.01, 0.2], m)
         row = [a[None] for a in (p, worth, strength)]
-        won = winning_probabilities(posterior(*row, cost), np.ones((1, m), np.bool_))[0]
+        won = posterior(*row, cost).probabilities(np.ones((1, m), np.bool_))[0]
         errors.append(np.abs(won - by_quadrature(p, worth, strength, cost)).max())
     assert max(errors) < bound
     assert np.mean(errors) < bound / 2
@@ -87,8 +87,8 @@ def test_much_evidence_leaves_no_doubt() -> None:
     """With a million positives behind each the best by priority wins; with one, the others have their chance."""
     p, worth, cost = np.array([[0.02, 0.05, 0.04]]), np.array([[5.0, 3.0, 3.0]]), np.array([0.0, 0.0, 0.02])
     everything = np.ones((1, 3), np.bool_)
-    sure = winning_probabilities(posterior(p, worth, np.full((1, 3), 1e6), cost), everything)
-    doubtful = winning_probabilities(posterior(p, worth, np.full((1, 3), 1.0), cost), everything)
+    sure = posterior(p, worth, np.full((1, 3), 1e6), cost).probabilities(everything)
+    doubtful = posterior(p, worth, np.full((1, 3), 1.0), cost).probabilities(everything)
     assert sure.tolist() == [[0, 1, 0]]
     assert (doubtful > 0.1).all()
 
@@ -97,7 +97,7 @@ def test_equals_share_evenly() -> None:
     """Candidates that are the same in all win as often as each other, however many they are."""
     for m in (1, 2, 40):
         p = np.full((1, m), 0.03)
-        won = winning_probabilities(posterior(p, p * 100, p * 300, np.zeros(m)), np.ones((1, m), np.bool_))
+        won = posterior(p, p * 100, p * 300, np.zeros(m)).probabilities(np.ones((1, m), np.bool_))
         assert np.allclose(won, 1 / m, atol=1e-12)
 
 
@@ -105,9 +105,9 @@ def test_what_did_better_than_expected_wins_more_often() -> None:
     """A shift moves one candidate's whole distribution, up or down."""
     p, strength = np.full((1, 2), 0.03), np.full((1, 2), 20.0)
     won = [
-        winning_probabilities(
-            Posterior.of(p, np.zeros(2), p, strength, np.array([[shift, 1.0]])), np.ones((1, 2), np.bool_)
-        )[0, 0]
+        Posterior.of(p, np.zeros(2), p, strength, np.array([[shift, 1.0]])).probabilities(np.ones((1, 2), np.bool_))[
+            0, 0
+        ]
         for shift in (0.7, 0.9, 1.0, 1.1, 1.4)
     ]
     assert (np.diff(won) > 0.05).all()
@@ -119,6 +119,6 @@ def test_what_gains_nothing_is_certain() -> None:
     gains, cost = np.array([[0.0, -0.3, 0.05, -0.1]]), np.array([0.0, 0.0, 0.0, 0.0])
     p = np.full((1, 4), 0.05)
     post = Posterior.of(gains, cost, p, np.ones((1, 4)), np.ones((1, 4)))
-    assert winning_probabilities(post, np.ones((1, 4), np.bool_))[0, 2] > 0.99
-    without = winning_probabilities(post, np.array([[False, True, False, True]]))
+    assert post.probabilities(np.ones((1, 4), np.bool_))[0, 2] > 0.99
+    without = post.probabilities(np.array([[False, True, False, True]]))
     assert np.allclose(without, [[0, 0, 0, 1]])

@@ -1,0 +1,37 @@
+"""What is added up reaches the metrics as if each had been told by itself."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from service.api.tally import Tally
+
+BOUNDS = (0.25, 0.5, 1.0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0.0, 0.125, 0.25, 0.375, 0.5, 1.0, 1.5, 99.0]))),
+    st.integers(1, 5),
+)
+def test_sums_are_those_of_each_told_alone(told: list[tuple[str, float]], handed_on_every: int) -> None:
+    """Counters and histograms hold the same, however often the sums are handed on; a bound belongs to its bucket."""
+    texts = []
+    for is_added_up in (False, True):
+        registry, tally = CollectorRegistry(), Tally()
+        counter = Counter("c", "words", ["name"], registry=registry)
+        histogram = Histogram("h", "words", buckets=BOUNDS, registry=registry)
+        counts, times = tally.counts(counter), tally.times(histogram, BOUNDS)
+        for n, (name, seconds) in enumerate(told):
+            if is_added_up:
+                counts.add(name)
+                times.observe(seconds)
+                if n % handed_on_every == 0:
+                    tally.hand_on()
+            else:
+                counter.labels(name).inc()
+                histogram.observe(seconds)
+        tally.hand_on()
+        texts.append([line for line in generate_latest(registry).splitlines() if b"created" not in line])
+    assert texts[0] == texts[1]
