@@ -23,6 +23,8 @@ def main() -> None:
 
     try:
         serve(*asked)
+    except KeyboardInterrupt:  # what the server passes on when it has drained
+        sys.exit(130)
     except Exception as error:
         from service.commands import tell
 

@@ -188,6 +188,7 @@ class Caller:
     """Calls a service over one kept connection, and takes the time."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self._connection = HTTPConnection("127.0.0.1", port, timeout=20)
 
     def call(self, method: str, path: str, body: object = None) -> Answer:

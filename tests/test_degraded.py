@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pyarrow.parquet as pq
 import pytest
@@ -168,6 +170,9 @@ def test_killed(rig: Rig) -> None:
             refused = rig.caller.call("POST", "/v1/outcomes", outcome)
             assert refused.status == 503
             assert int(refused.headers["retry-after"]) >= 1
+        with urlopen(f"http://127.0.0.1:{rig.caller.port}/metrics") as page:
+            counts = page.read().decode()
+        assert float(re.findall(r'nba_outcomes_total\{result="unavailable"\} ([0-9.]+)', counts)[0]) >= 8
         assert rig.caller.call("GET", "/livez").status == 200
         assert rig.caller.call("GET", "/readyz").status == 200
     finally:
@@ -325,6 +330,15 @@ def test_boot_with_everything_down(small_world: SmallWorld, tmp_path: Path) -> N
         print(f"everything down: first answer {seconds:.2f} s after start")
         check_degraded("everything down", [answer], ALL_DOWN)
     assert min(seconds for seconds, _ in boots) < 4
+
+
+@pytest.mark.prove
+def test_boot_with_everything_down_takes_two_seconds(small_world: SmallWorld, tmp_path: Path) -> None:
+    """The best of five first answers comes within 2 s: what it takes, whatever else the machine is doing."""
+    var = copy_of_models(small_world, tmp_path / "var")
+    seconds = [boot(var, f"redis://{NOBODY}/0")[0] for _ in range(5)]
+    print(f"everything down: first answers {', '.join(f'{s:.2f}' for s in sorted(seconds))} s after start")
+    assert min(seconds) < 2
 
 
 def test_a_store_that_was_never_there_and_comes(small_world: SmallWorld, households: list[str], tmp_path: Path) -> None:

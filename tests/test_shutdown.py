@@ -99,3 +99,15 @@ def test_nothing_that_was_asked_fails(small_world: SmallWorld, tmp_path: Path, w
     assert {status for caller in callers for status in caller.statuses} == {200}
     assert code == 128 + signal.SIGTERM
     assert took >= DRAIN_SECONDS
+
+
+def test_ctrl_c_ends_it_without_a_word(small_world: SmallWorld, tmp_path: Path) -> None:
+    """SIGINT is a plain end: exit code 130 and no traceback."""
+    var, port = copy_of_models(small_world, tmp_path / "var"), free_port()
+    env = {**plain_environment(), "NBA_VAR": str(var), "NBA_PORT": str(port), "NBA_MLFLOW_URI": "http://127.0.0.1:1"}
+    log = var / "serve.log"
+    with process(env, log, "serve") as started:
+        wait_until(lambda: answers(port, "/readyz"), 60, log)
+        started.send_signal(signal.SIGINT)
+        assert started.wait(END_SECONDS) == 130
+    assert "Traceback" not in log.read_text()

@@ -80,16 +80,27 @@ def running(small_world: SmallWorld, var: Path) -> Iterator[Several]:
     port = free_port()
     with process(environment(var, port), var / "serve.log", "serve", "--workers", str(PROCESSES)) as started:
         found = Several(var, started, port)
-        wait_until(lambda: found.log.read_text().count("startup complete") == PROCESSES, 30, found.log)
+        wait_until(lambda: found.log.read_text().count("startup complete") == PROCESSES, 60, found.log)
         wait_until(lambda: answers(port, "/readyz"), 5, found.log)
         yield found
 
 
 @pytest.fixture(scope="module")
-def kept(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
-    """For those that leave as many processes behind as they found."""
-    with running(small_world, tmp_path_factory.mktemp("kept") / "var") as found:
+def shared(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
+    with running(small_world, tmp_path_factory.mktemp("shared") / "var") as found:
         yield found
+
+
+@pytest.fixture
+def kept(shared: Several) -> Several:
+    """For those that leave it running; whatever was killed before has been replaced, and what replaced it is warm."""
+
+    def are_warm() -> bool:
+        log = shared.log.read_text()
+        return log.count("startup complete") - len(re.findall(KILLED, log)) == PROCESSES
+
+    wait_until(are_warm, 60, shared.log)
+    return shared
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ async def take_in(
             good.append((i, understood(model.model_validate(item))))
         except ValidationError as error:
             if not is_list:
+                metrics_of(request).taken[kind].labels("invalid").inc()
                 raise invalid(error, model) from None
             receipts[i] = refused(item, f"{kind}_id", invalid(error, model, f"[{i}]."))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -233,8 +234,8 @@ def test_singles_of_one_turn_share_a_round_trip(clean_url: str) -> None:
         answers = await asyncio.gather(*(world.journal.append_events([event], NOW) for event in asked))
         receipts = [receipt for [receipt] in answers]
         assert [receipt.id for receipt in receipts] == [event.event_id for event in asked]
-        statuses = [receipt.status for receipt in receipts]
-        assert statuses == ["accepted"] * 200 + ["duplicate"] * 20 + ["conflict"] * 10
+        statuses = Counter(receipt.status for receipt in receipts)  # which of two with one id comes first is open
+        assert statuses == {"accepted": 200, "duplicate": 20, "conflict": 10}
         kept = [decode_event(blob) for p in range(64) for _, blob in await world.entries(p)]
         assert sorted(event.event_id for event in kept) == sorted(event.event_id for event in events)
         assert len(trips) < 20

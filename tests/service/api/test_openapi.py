@@ -8,7 +8,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, seed, settings
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
@@ -24,8 +23,6 @@ CASES_SHORT, CASES_OF_BODIES, CASES_OF_OTHERS, CASES_IN_ALL = 60, 1_000, 1_900, 
 """For each operation, and over all of them in the long run; an operation that takes nothing has but a few. A posted
 body takes several times as long to make as any other request."""
 _asked: Counter[str] = Counter()
-_session = requests.Session()
-"""One connection for all cases, as a caller has: half of the time went into opening others."""
 
 
 def generated(cases: int) -> settings:
@@ -63,7 +60,6 @@ def answers_as_described(case: schemathesis.Case, guarded: Running) -> None:
     case.call_and_validate(
         base_url=f"http://127.0.0.1:{guarded.port}",
         headers={"Authorization": f"Bearer {guarded.keys['all']}"},
-        session=_session,
         excluded_checks=excluded,
     )
 
