@@ -122,7 +122,7 @@ def lifted(small_world: SmallWorld, effect: Effect, rows: EffectRows) -> Iterato
     """The champion's propensities with this effect model, as champion; afterwards all is as before."""
     client = MlflowClient(small_world.mlflow_uri, small_world.mlflow_uri)
     before = client.get_registered_model(REGISTERED_MODEL).aliases
-    document = json.dumps(document_of(effect, rows)).encode()
+    document = json.dumps(document_of(effect, rows, {"fish": "cross_sell", "cake": "upsell"})).encode()
     version = register_with_effect(small_world.mlflow_uri, before["champion"], effect, document)
     client.set_registered_model_alias(REGISTERED_MODEL, "champion", version)
     yield version
@@ -158,6 +158,9 @@ def test_the_bundle_serves_uplift_where_it_is_significant_and_leaves_sleeping_do
     assert np.nanmean(decisions.uplifts[:, fish]) == pytest.approx(effect.actions["fish"].effect.value, abs=0.05)
     assert (decisions.uplifts[:, cake][~np.isnan(decisions.uplifts[:, cake])] < 0).mean() > 0.95
     assert np.isnan(decisions.uplifts[:, rare]).all()
+    shares = {action.issue: scorer.attributable[i] for i, action in enumerate(catalogue.actions)}
+    assert 0.3 < shares["cross_sell"] < 0.7  # fish: half of .20
+    assert shares["retention"] == 1.0
     placed = [{c.candidate for c in chosen} for chosen in decisions.chosen]
     assert sum(fish in one for one in placed) > 5
     dogs = np.flatnonzero(decisions.uplifts[:, cake] < 0)
