@@ -31,6 +31,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(catalogue_app, name="catalogue")
 key_app = typer.Typer(no_args_is_help=True, help="Make API keys.")
 app.add_typer(key_app, name="key")
+doctor_app = typer.Typer(help="What is configured, reachable, stale or dangerous, and what to do.")
+app.add_typer(doctor_app, name="doctor")
 app.add_typer(log_app, name="log")
 app.add_typer(export_app, name="export")
 app.command()(forget)
@@ -157,9 +159,11 @@ def demo(once: Annotated[bool, typer.Option("--once", help="Stop at the end.")] 
     run_demo(Settings(), once=once)
 
 
-@app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+@doctor_app.callback(invoke_without_command=True)
+def doctor(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
     """Say what is configured, reachable, stale or dangerous, and what to do; exit code 1 when something is wrong."""
+    if ctx.invoked_subcommand is not None:
+        return
     from service import doctor as examination
 
     set_up_logs("CRITICAL")  # what other packages have to say is no finding

@@ -1,4 +1,4 @@
-"""The commands `nba dataset check` and `nba check-data`: is this fit to learn from, and are these tables fit to load?
+"""The commands `nba dataset check` and `nba doctor data`: is this fit to learn from, and are these tables fit to load?
 
 Exit code 1 where something is wrong, so that a pipeline stops. Imports what it needs when it runs, since every `nba`
 command loads this module.
@@ -28,7 +28,9 @@ dataset_app = typer.Typer(help="The rows that models learn from.", no_args_is_he
 def register(app: typer.Typer) -> None:
     """Add the commands to `nba`."""
     app.add_typer(dataset_app, name="dataset")
-    app.command("check-data")(check_data)
+    for group in app.registered_groups:
+        if group.name == "doctor" and group.typer_instance is not None:
+            group.typer_instance.command("data")(doctor_data)
 
 
 @dataset_app.callback()
@@ -62,7 +64,7 @@ def check(
     _end(check_dataset(rows, roles))
 
 
-def check_data(
+def doctor_data(
     folder: Annotated[Path | None, typer.Argument(help="Folder of Parquet or CSV tables; none: var/history.")] = None,
     tables: Annotated[Path | None, typer.Option(help="Declaration; tables.yaml in the folder by default.")] = None,
     var: Annotated[Path, typer.Option(envvar="NBA_VAR", help="Folder of the history.")] = DEFAULT_VAR,

@@ -30,6 +30,7 @@ from service.decision.experiment import HELD, HOLDOUT, NBA
 from service.decision.model import Action, Catalogue
 from service.decision.record import DecisionRow
 from service.lake_files import files
+from training.attributable import attributable_shares, document_of_shares
 from training.responses import CatalogueOf
 from training.uplift import CannotLearn, EffectRows
 
@@ -141,8 +142,12 @@ def _has_success(placement: _Placement, moments: Moments) -> bool:
     return first < len(found) and found[first] < start + placement.action.window_days * SECONDS_PER_DAY
 
 
-def document_of(effect: Any, rows: EffectRows) -> dict[str, Any]:
-    """Return uplift.json: the learner, its measures, the line of each action, and golden rows."""
+def document_of(effect: Any, rows: EffectRows, issue_of: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return uplift.json: the learner, its measures, the line of each action, and golden rows.
+
+    Args:
+        issue_of: Action id -> issue, for the shares of responses that showing makes; None for none.
+    """
     raw = np.asarray(effect.booster.predict(rows.inputs, raw_score=True, num_threads=1))
     places = np.argsort(raw, kind="stable")[np.unique(np.linspace(0, len(raw) - 1, 40).astype(int))]
     scores = raw[places].tolist()
@@ -159,6 +164,7 @@ def document_of(effect: Any, rows: EffectRows) -> dict[str, Any]:
             }
             for name, found in effect.actions.items()
         },
+        "attributable": document_of_shares(attributable_shares(rows, effect.robust, issue_of or {})),
         "golden": {
             "rows": [[None if v != v else v for v in row] for row in rows.inputs[places].tolist()],
             "raw": scores,

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from features.layout import SECONDS_PER_DAY
 from service.decision.engine import CompiledCatalogue, compile_catalogue
+from service.decision.model import ATTRIBUTABLE, Catalogue, CustomerBatch, Experiment, Exploration, Scorer, Scoring
 from service.decision.model import ISSUES as ALL_ISSUES
-from service.decision.model import Catalogue, CustomerBatch, Experiment, Exploration, Scorer, Scoring
 from training.learner import Response, Rows, context, fit_response
 from training.simulator import ISSUES, SEEN, Policy, Setting, Simulation
 from training.world import Pairs
@@ -110,7 +110,7 @@ class Truth:
     """Scores with the truth: the gain in probability from placing an action, times who looks at it being the weight.
 
     Attributes:
-        version, evidence: As a `Scorer` has them.
+        version, evidence, attributable: As a `Scorer` has them.
     """
 
     version = "truth"
@@ -120,6 +120,7 @@ class Truth:
         self._world, self._position = setting.world, setting.position
         self._is_full, self._only = is_full, only
         self.evidence: Floats = np.full(len(setting.base.catalogue.actions), 1e6)
+        self.attributable: Floats = np.ones(len(self.evidence))
         self._channel, self._tired = "", np.empty(0)
 
     def at(self, simulation: Simulation) -> Truth:
@@ -167,7 +168,7 @@ class Learning:
         self.name, self._setting, self._uses_uplift = name, setting, bool(lifted)
         self._first = compile_catalogue(first, setting.columns)
         self._later = compile_catalogue(later, setting.columns)
-        estimates = dict.fromkeys(lifted, "uplift")
+        estimates = dict.fromkeys(lifted, ATTRIBUTABLE)
         self._lifted = compile_catalogue(replace(later, estimates=estimates), setting.columns)
         self._learned: Learned | None = None
 
@@ -202,19 +203,24 @@ class Learned:
         self._issues = np.array([float(ALL_ISSUES.index(a.issue)) for a in setting.base.catalogue.actions])
         self._code = 0
         self._recent: Floats = np.empty((0, 2))
+        none = np.empty(0, dtype=np.int64)
+        self._latest: tuple[float, Ints, Ints, Floats] = (-1.0, none, none, np.empty(0))
         seen, k = rows.at(rows.is_shown), len(self._issues)
         self.evidence: Floats = np.bincount(seen.actions, seen.labels, minlength=k).astype(np.float64)
         self._is_known = np.bincount(seen.actions, minlength=k) >= LEAST_SHOWN
-        self._fractions = self._owed_to_showing(seen) if control else np.zeros(len(ALL_ISSUES))
+        self.attributable: Floats = self._shares(seen)[self._issues.astype(np.int64)]
 
-    def _owed_to_showing(self, seen: Rows) -> Floats:
+    def _shares(self, seen: Rows) -> Floats:
         """(n_issues,) share of the responses of those who were shown that would not have come by themselves."""
+        fractions = np.ones(len(ALL_ISSUES))
+        if self.control is None:
+            return fractions
         issues = seen.inputs[:, self._input.names.index("issue")]
-        alone = self.control.probabilities(seen.inputs, seen.context, issues) if self.control else seen.labels
-        fractions = np.zeros(len(ALL_ISSUES))
+        alone = self.control.probabilities(seen.inputs, seen.context, issues)
         for code in np.unique(issues).astype(np.int64):
             own = issues == code
-            fractions[code] = 1 - alone[own].mean() / max(float(seen.labels[own].mean()), 1e-9)
+            share = 1 - alone[own].mean() / max(float(seen.labels[own].mean()), 1e-9)
+            fractions[code] = min(max(share, 0.0), 1.0)
         return fractions
 
     def at(self, simulation: Simulation) -> Learned:
@@ -225,19 +231,25 @@ class Learned:
 
     def score(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
         """Return P(positive | shown) of pairs."""
-        return self._predict(self._shown, as_of, customers, actions)
+        scores = self._predict(self._shown, as_of, customers, actions)
+        self._latest = now, customers, actions, scores
+        return scores
 
     def uplift(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats | None:
-        """Return what being shown changes, by two models.
-
-        Of an action that was hardly shown it is the share of responses that its issue owes to being shown, times its
-        propensity: the propensity alone would stand beside effects as if nobody ever responded by himself.
-        """
+        """Return what being shown changes, by two models; NaN for an action that was hardly shown."""
         if self.control is None:
             return None
-        shown = self._predict(self._shown, as_of, customers, actions)
-        gain = shown - self._predict(self.control, as_of, customers, actions)
-        return np.where(self._is_known[actions], gain, shown * self._fractions[self._issues[actions].astype(np.int64)])
+        gain = self._shown_again(batch, as_of, customers, actions, now) - self._predict(
+            self.control, as_of, customers, actions
+        )
+        return np.where(self._is_known[actions], gain, np.nan)
+
+    def _shown_again(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
+        """Return `score`, which the core has just asked for the same pairs, or for more issues."""
+        at, of, what, scores = self._latest
+        if at == now and np.array_equal(of, customers) and np.array_equal(what, actions):
+            return scores
+        return self.score(batch, as_of, customers, actions, now)
 
     def _predict(self, model: Response, as_of: Floats, customers: Ints, actions: Ints) -> Floats:
         rows = self._input.rows(as_of, customers, actions, self._table)

@@ -46,19 +46,22 @@ def register(app: typer.Typer) -> None:
         api_key: Annotated[str, typer.Option(envvar="NBA_API_KEY", help="Where the service asks for one.")] = "",
     ) -> None:
         """Let policies loose on a world whose truth is known: made-up responses of the real households."""
-        from training.simulation_report import table, verdicts, write
+        from training.simulation_report import plots, table, verdicts, write_days
 
-        chosen, progress = _policies(policy), Console(stderr=True)
+        chosen, progress, folder = _policies(policy), Console(stderr=True), out or var / "simulation"
+        about = {"days": days, "seeds": _seeds(seeds), "households": households}
         if url:
             setting = _setting(var / "history", catalogue, _end(var / "history"), days, _seeds(seeds)[0], households)
             runs = [_over_http(setting, url, var / "clock.json", api_key, progress)]
         else:
-            runs = [simulated(var / "history", catalogue, chosen, days, s, households, progress) for s in _seeds(seeds)]
+            runs = []
+            for seed in _seeds(seeds):
+                runs.append(simulated(var / "history", catalogue, chosen, days, seed, households, progress))
+                write_days(runs, folder, about)  # of a run that is cut short, the seeds that were done are kept
         Console(width=max(Console().width, 132)).print(table(runs))
         for line in verdicts(runs):
             typer.echo(line)
-        about = {"days": days, "seeds": _seeds(seeds), "households": households}
-        for path in write(runs, out or var / "simulation", about):
+        for path in [write_days(runs, folder, about), *plots(runs[0], folder)]:
             typer.echo(str(path))
 
 

@@ -114,16 +114,17 @@ def way_to_the_best(runs: Runs, policy: str) -> float:
     return (late_gain(runs[policy]) - low) / (high - low)
 
 
-def write(seeds: Sequence[Runs], folder: Path, about: Mapping[str, Any]) -> list[Path]:
-    """Write `days.json` of all seeds, and the plots of the first, into a folder; return their paths."""
+def write_days(seeds: Sequence[Runs], folder: Path, about: Mapping[str, Any]) -> Path:
+    """Write `days.json` of all seeds into a folder; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     days = folder / "days.json"
     runs = [{name: [asdict(day) for day in run] for name, run in seed.items()} for seed in seeds]
     days.write_text(json.dumps({"note": NOTE, **about, "runs": runs}))
-    return [days, *_plots(seeds[0], folder)]
+    return days
 
 
-def _plots(runs: Runs, folder: Path) -> list[Path]:
+def plots(runs: Runs, folder: Path) -> list[Path]:
+    """Draw one seed's runs into a folder; return the pictures' paths."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -8,6 +8,7 @@ so that the value of a policy carries no luck. Serving never imports it, and not
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -23,7 +24,7 @@ from service.decision.engine import CompiledCatalogue, decide
 from service.decision.model import CustomerBatch, Decisions, Evidence, Request, Scorer, Stage
 from service.decision.record import random_key
 from training.books import Books, Day
-from training.contact_history import ContactHistory, Tiredness
+from training.contact_history import ContactHistory, Tiredness, longest_window, within
 from training.learner import Rows, context, recent_contacts
 from training.past import Past
 from training.traffic import Touch, Traffic
@@ -178,6 +179,8 @@ class Simulation:
         self.tired.fade(touch.moment)
         batch = self.setting.batch(touch, self.history)
         self.recent = recent_contacts(batch.contacts, len(touch.households), touch.moment)
+        longest = longest_window(catalogue.catalogue.caps)
+        batch = replace(batch, contacts=within(batch.contacts, touch.moment - longest))
         ids = [f"{touch.day}-{touch.channel}-{customer}" for customer in batch.customer_ids]
         drawn = [random_key(f"{self.setting.seed}-{i}", c) for i, c in zip(ids, batch.customer_ids, strict=True)]
         request, keys = Request(channel=touch.channel, issues=ISSUES), np.array(drawn, dtype=np.uint64)

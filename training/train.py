@@ -157,18 +157,32 @@ def train(
             raise ValueError(f"the {name} slice has no positive row; load more of the history")
     x, names = dataset.inputs, dataset.names
     asked = {**PARAMETERS, **(parameters or {})}
-    held = (x[slices.calibration], labels[slices.calibration])
-    first = fit_booster(
-        x[slices.train], labels[slices.train], names, max_rounds, held=held, threads=threads, parameters=asked
-    )
-    rounds = max(int(first.best_iteration), 1)
-    calibrator = _cross_fitted(dataset, labels, slices, rounds, threads, asked)
-    seen = ~slices.test
-    booster = fit_booster(x[seen], labels[seen], names, rounds, threads=threads, parameters=asked)
+    booster, calibrator, rounds = fit_calibrated(dataset, labels, slices, max_rounds, threads, asked)
     raw = np.asarray(booster.predict(x, raw_score=True, num_threads=threads))
     issues = x[:, names.index("issue")]
-    scores = {**plain_models(dataset, labels, seen), "lightgbm": calibrator.apply(raw, issues)}
+    scores = {**plain_models(dataset, labels, ~slices.test), "lightgbm": calibrator.apply(raw, issues)}
     return Trained(booster, calibrator, rounds, asked, slices, raw, scores)
+
+
+def fit_calibrated(
+    dataset: Dataset, labels: Floats, slices: Slices, max_rounds: int, threads: int, parameters: Mapping[str, Any]
+) -> tuple[Any, Calibrator, int]:
+    """Fit the booster that serves and its calibration, four fits in all.
+
+    Args:
+        labels: (n_rows,) 0 or 1. max_rounds, threads, parameters: As of `train`.
+
+    Returns:
+        The booster fitted on all rows before the test, its calibrator, and the number of its trees.
+    """
+    x, names, train_, newest = dataset.inputs, dataset.names, slices.train, slices.calibration
+    held = (x[newest], labels[newest])
+    first = fit_booster(x[train_], labels[train_], names, max_rounds, held=held, threads=threads, parameters=parameters)
+    rounds = max(int(first.best_iteration), 1)
+    calibrator = _cross_fitted(dataset, labels, slices, rounds, threads, parameters)
+    seen = ~slices.test
+    booster = fit_booster(x[seen], labels[seen], names, rounds, threads=threads, parameters=parameters)
+    return booster, calibrator, rounds
 
 
 def _cross_fitted(

@@ -115,6 +115,7 @@ class Effect:
         learner: Which learner was chosen. fidelity: Correlation of the booster with it, 1 where it is itself.
         out_of_fold: (n,) the chosen learner's scores of rows it was not fitted on.
         qini, auuc: Learner -> gain over random order, out of fold.
+        robust: (n,) doubly robust scores of the rows' effects.
     """
 
     booster: Any
@@ -124,6 +125,7 @@ class Effect:
     qini: Mapping[str, Interval]
     auuc: Mapping[str, Interval]
     actions: Mapping[str, ActionEffect]
+    robust: Floats
 
 
 def fit_effect(rows: EffectRows, *, folds: int = FOLDS, seed: int = SEED, resamples: int = 200) -> Effect:
@@ -155,7 +157,7 @@ def fit_effect(rows: EffectRows, *, folds: int = FOLDS, seed: int = SEED, resamp
     return Effect(
         booster, chosen, fidelity, scores[chosen],
         {name: pair[0] for name, pair in measured.items()}, {name: pair[1] for name, pair in measured.items()},
-        effects_by_action(rows, scores[chosen], doubly_robust),
+        effects_by_action(rows, scores[chosen], doubly_robust), doubly_robust,
     )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def uplift(
 ) -> None:
     """Learn from nba against the hold-outs what showing each action changes; a new challenger if anything is known."""
     from service.catalogue.loader import load_catalogue
+    from training.attributable import attributable_shares
     from training.effect_log import document_of, effect_rows, success_moments
     from training.evaluate_policy import FAR, read_decisions
     from training.responses import catalogues
@@ -51,15 +52,20 @@ def uplift(
         decisions = list(read_decisions(lake, 0.0, FAR))
         newest = max((row.decision_time for row in decisions), default=0.0)
         catalogue_of = catalogues(var / "catalogues", policy)
-        rows = effect_rows(decisions, success_moments(lake), load_catalogue(policy), catalogue_of, domain, newest)
+        catalogue = load_catalogue(policy)
+        issue_of = {action.id: action.issue for action in catalogue.actions}
+        rows = effect_rows(decisions, success_moments(lake), catalogue, catalogue_of, domain, newest)
         effect = fit_effect(rows)
         show(effect, console)
+        for issue, share in attributable_shares(rows, effect.robust, issue_of).items():
+            console.print(f"{issue}: share of the responses to what was shown that showing makes: {share}")
         if dry_run:
             return
         if not any(action.is_significant for action in effect.actions.values()):
             console.print("no action's effect is significant: nothing is registered, propensities stay in use")
             return
-        version = register_with_effect(mlflow_uri, model, effect, json.dumps(document_of(effect, rows)).encode())
+        document = json.dumps(document_of(effect, rows, issue_of)).encode()
+        version = register_with_effect(mlflow_uri, model, effect, document)
         console.print(f"version {version} is version {model} with this effect model; it is the challenger")
     except (CannotLearn, NoSuchVersion) as error:
         Console(stderr=True).print(f"nba: {error}", highlight=False, soft_wrap=True)

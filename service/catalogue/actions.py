@@ -10,10 +10,10 @@ from features.events import SUCCESS_RULES
 from features.layout import Layout
 from service.catalogue.document import Document, Place
 from service.catalogue.problems import suggest
-from service.decision.model import CAMPAIGN_TYPES, ISSUES, Action, Placement, Scoring, Treatment
+from service.decision.model import CAMPAIGN_TYPES, ISSUES, ON_EFFECT, Action, Placement, Scoring, Treatment
 
 FACTORS = ("context_weight", "value", "lever", "stage", "cost")
-ESTIMATES = ("propensity", "uplift")
+ESTIMATES = ("propensity", *ON_EFFECT)
 POSITIVES = ("conversion", "accept", "click")
 SHARED_FIELDS = (
     "group", "value", "cost", "lever", "prior", "scoring", "campaign_type", "window_days", "marketing",
@@ -44,7 +44,7 @@ class Issue:
     Attributes:
         fields: The places of its fields, which an action's own fields override.
         context_weights: channel -> weight. stage_weights: journey stage -> weight.
-        estimate: What its priorities are made of: propensity | uplift.
+        estimate: What its priorities are made of: propensity | uplift | attributable.
     """
 
     fields: Mapping[str, Place]

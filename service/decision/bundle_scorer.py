@@ -6,7 +6,7 @@ What walks the trees is handed in. Must not know where bundles lie or how they w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -109,10 +109,13 @@ class EffectModel:
 
     Attributes:
         predict: Of uplift.txt. lines: action id -> (intercept, slope).
+        attributable: issue -> share of the responses to what was shown that would not have come without; an issue of
+            which that is not known has none.
     """
 
     predict: Predict
     lines: Mapping[str, tuple[float, float]]
+    attributable: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], predict: Predict) -> EffectModel:
@@ -122,7 +125,8 @@ class EffectModel:
             for action_id, found in document["actions"].items()
             if found["is_significant"]
         }
-        return cls(predict, lines)
+        shares = document.get("attributable", {})  # a version of before has none
+        return cls(predict, lines, {issue: float(found["used"]) for issue, found in shares.items() if found["is_used"]})
 
 
 class BundleScorer:
@@ -156,6 +160,8 @@ class BundleScorer:
         self._table = domain.restrict(compiled.action_table, [action.issue for action in actions])
         self._issues = np.array([float(ISSUES.index(action.issue)) for action in actions])
         self._effect = effect
+        shares = effect.attributable if effect is not None else {}
+        self.attributable: Floats = np.array([shares.get(action.issue, 1.0) for action in actions])
         lines = effect.lines if effect is not None else {}
         unknown = (np.nan, np.nan)
         self._lines: Floats = np.array([lines.get(action.id, unknown) for action in actions]).reshape(-1, 2)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.decision.arbitration import Terms
 from service.decision.contact_policy import CapTable
-from service.decision.model import Action, Catalogue, Rule, Scoring, Treatment
+from service.decision.model import ATTRIBUTABLE, ON_EFFECT, Action, Catalogue, Rule, Scoring, Treatment
 from service.decision.quotas import QuotaTable
 from service.decision.ramp import keys_of
 
@@ -38,7 +38,7 @@ class ChannelPlan:
         fits: placement -> (m,) whether the candidate fits it.
         terms: The factors of the priority.
         quotas: How many of a kind an answer may and should have.
-        needs_score, is_risk, uses_uplift: (k,). priors: (k,).
+        needs_score, is_risk, uses_uplift: (k,). priors: (k,). is_attributable: (m,) by the estimate of the issue.
         is_mandatory, is_optional, is_ramped: (m,). has_mandatory, has_ramped: Whether any is.
         action_keys: (m,) uint64, see `ramp.keys_of`.
         is_marketing, may_be_unlogged: (m,). purposes: (purpose, (m,) which candidates need consent for it).
@@ -65,6 +65,7 @@ class ChannelPlan:
     needs_score: Bools
     is_risk: Bools
     uses_uplift: Bools
+    is_attributable: Bools
     priors: Floats
     is_mandatory: Bools
     is_optional: Bools
@@ -122,7 +123,8 @@ def plan_of(catalogue: Catalogue, channel: str, caps: CapTable, stages: Sequence
         quotas=QuotaTable.of(catalogue.quotas, actions, fits),
         needs_score=np.array([action.scoring is not Scoring.PRIOR for action in distinct], dtype=np.bool_),
         is_risk=np.array([action.scoring is Scoring.RISK for action in distinct], dtype=np.bool_),
-        uses_uplift=np.array([catalogue.estimates.get(a.issue) == "uplift" for a in distinct], dtype=np.bool_),
+        uses_uplift=np.array([catalogue.estimates.get(a.issue) in ON_EFFECT for a in distinct], dtype=np.bool_),
+        is_attributable=np.array([catalogue.estimates.get(a.issue) == ATTRIBUTABLE for a in actions], dtype=np.bool_),
         priors=np.array([action.prior for action in distinct], dtype=np.float64),
         is_mandatory=np.array([action.is_mandatory for action in actions], dtype=np.bool_),
         is_optional=np.array([not action.is_mandatory for action in actions], dtype=np.bool_),

@@ -15,7 +15,7 @@ from service.decision.eligibility import admit
 from service.decision.evidence import Standing
 from service.decision.experiment import CHALLENGER, HOLDOUT, NO_LEVERS, held_issues
 from service.decision.model import Choice, CustomerBatch, Decisions, Evidence, LocalTimes, Request, Scorer, Stage
-from service.decision.propensity import Models, propensities, uplifts
+from service.decision.propensity import Models, estimates, propensities, uplifts
 from service.decision.ramp import within_reach
 from service.decision.selection import select
 from service.decision.switches import without_paused
@@ -70,7 +70,7 @@ def decide(
     is_open = stages == _OPEN
     propensity = propensities(plan, batch, as_of, is_open, models, now)
     uplift = uplifts(plan, batch, as_of, is_open, models, now)
-    estimate = np.where(np.isnan(uplift), propensity, uplift) if uplift.size else propensity
+    estimate = estimates(plan, propensity, uplift, models)
     stage_codes = as_of[catalogue.columns.index["stage"]]
     priority = gains(plan.terms, estimate, stage_codes, _in_arm(assigned.arms, NO_LEVERS)) - plan.terms.costs
     drop_below_thresholds(plan.terms, propensity, priority, terms.least_priority, plan.is_optional, stages)
@@ -80,7 +80,8 @@ def decide(
     undecided = Decisions(
         now, request, plan.candidates, plan.actions, stages, reasons, propensity, priority,
         (), (), assigned.arms, assigned.probabilities, as_of, extras, room,
-        uplifts=uplift, evidence=evidence, strengths=standing.strengths, shifts=standing.shifts, layers=assigned.layers,
+        uplifts=uplift, estimates=estimate if uplift.size else uplift,
+        evidence=evidence, strengths=standing.strengths, shifts=standing.shifts, layers=assigned.layers,
     )  # fmt: skip
     return _place(undecided, catalogue, plan, keys, forced)
 

@@ -24,6 +24,9 @@ Bools = NDArray[np.bool_]
 
 ISSUES = ("cross_sell", "upsell", "retention", "service")
 CAMPAIGN_TYPES = ("a", "b", "c")
+ATTRIBUTABLE = "attributable"
+ON_EFFECT = ("uplift", ATTRIBUTABLE)
+"""Estimates of an issue's priorities that use an action's effect where one is known."""
 CONTACT_KINDS = ("decision", "impression", "click", "accept", "reject", "conversion")
 CALENDAR = ("day", "week", "month")
 """Calendar windows of caps; weeks begin on Monday."""
@@ -324,7 +327,8 @@ class Catalogue:
         fallback: Id of the action to show when nothing can be decided; "" for none.
         personas: The first that a customer fits is its persona.
         zone: In which `hour(decision_time)` and its like are told, and of customers who have none of their own.
-        estimates: issue -> propensity | uplift: what its priorities are made of, propensity where absent.
+        estimates: issue -> propensity | uplift | attributable: what its priorities are made of, propensity where
+            absent; see `propensity.estimates`.
         stage_weights: (issue, journey stage) -> weight, 1.0 where absent.
         reservations: channel -> seconds that a decision without an impression counts as one.
     """
@@ -514,10 +518,13 @@ class Scorer(Protocol):
     Attributes:
         version: Model version and digest as they go into answers and the log.
         evidence: (n_actions,) how many positives stand behind the action's propensity; 0 where there is no model.
+        attributable: (n_actions,) share of the responses to the shown actions of its issue that would not have come
+            without showing; 1 where that is not known.
     """
 
     version: str
     evidence: Floats
+    attributable: Floats
 
     def score(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
         """Score pairs of customer and action.
@@ -577,6 +584,7 @@ class Decisions:
             a slot that stayed empty are zero. Of the hold-out: of what would have been shown.
         uplifts: (n, m) what the priority was made of instead of the propensity, NaN where it was not; empty
             where no issue is arbitrated on uplift.
+        estimates: (n, m) what the priority was made of; empty where that is the propensity everywhere.
         evidence: What came in since the model was made, as `decide` got it.
         strengths, shifts: (n, m), or (1, m) for all customers: what stands behind the propensities, see
             `evidence.Standing`.
@@ -599,6 +607,7 @@ class Decisions:
     room: Ints = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
     distributions: Floats = field(default_factory=lambda: np.empty((0, 0, 0)))
     uplifts: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    estimates: Floats = field(default_factory=lambda: np.empty((0, 0)))
     evidence: Evidence = field(default_factory=lambda: Evidence.none(0))
     strengths: Floats = field(default_factory=lambda: np.empty((0, 0)))
     shifts: Floats = field(default_factory=lambda: np.empty((0, 0)))
@@ -617,7 +626,7 @@ class Decisions:
 
 
 _BY_CUSTOMER = (
-    "stages", "reasons", "propensities", "priorities", "arm_probabilities", "room", "uplifts",
+    "stages", "reasons", "propensities", "priorities", "arm_probabilities", "room", "uplifts", "estimates",
 )  # fmt: skip
 """Arrays of `Decisions` whose first axis is the customer."""
 _OR_FOR_ALL = ("strengths", "shifts")

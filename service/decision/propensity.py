@@ -2,7 +2,8 @@
 
 MODEL: the calibrated model. RISK: the calibrated risk of silence x the catalogue's assumed response. PRIOR: the
 catalogue's assumption alone, which is also what stands in wherever there is no model. Where the catalogue arbitrates an
-issue on uplift and the model knows a significant effect, that effect is told beside the propensity.
+issue on uplift and the model knows a significant effect, that effect is told beside the propensity; what stands in
+where none is known is the propensity, or the part of it that showing makes, as the catalogue says.
 """
 
 from __future__ import annotations
@@ -49,6 +50,13 @@ class Models:
             return mine[None]
         return np.where(self.is_challengers[:, None], self.challenger.evidence[actions], mine)
 
+    def attributable(self, actions: Ints) -> Floats:
+        """Return the shares of `Scorer.attributable`: (n_customers, len(actions)), or one row for all."""
+        mine = np.ones(len(actions)) if self.champion is None else self.champion.attributable.take(actions)
+        if self.challenger is None:
+            return mine[None]
+        return np.where(self.is_challengers[:, None], self.challenger.attributable[actions], mine)
+
 
 def propensities(
     plan: ChannelPlan, batch: CustomerBatch, as_of: Floats, is_open: Bools, models: Models, now: float
@@ -93,6 +101,25 @@ def uplifts(
         if effects is not None:
             by_action[rows, positions] = effects
     return np.where(is_open, _by_candidate(plan, by_action), np.nan)
+
+
+def estimates(plan: ChannelPlan, propensity: Floats, uplift: Floats, models: Models) -> Floats:
+    """Return what priorities are made of: the effect where it is known, else what its issue falls back to.
+
+    An effect beside a propensity is compared with responses that would have come anyway, so the least known action of
+    an issue would win. An issue on `attributable` therefore falls back to propensity x the share of its responses that
+    showing makes: both are then gains. An issue on `uplift` falls back to the propensity itself.
+
+    Args:
+        propensity: (n_customers, m). uplift: As `uplifts` gave it.
+
+    Returns:
+        (n_customers, m), NaN where not open.
+    """
+    if not uplift.size:
+        return propensity
+    shares = np.where(plan.is_attributable, models.attributable(plan.actions), 1.0)
+    return np.where(np.isnan(uplift), propensity * shares, uplift)
 
 
 def _pairs(plan: ChannelPlan, is_open: Bools, is_wanted: Bools) -> tuple[Ints, Ints]:

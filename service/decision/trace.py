@@ -170,9 +170,19 @@ def factors(decisions: Decisions, catalogue: CompiledCatalogue, i: int, candidat
     return {
         "propensity": float(decisions.propensities[i, candidate]),
         **({} if math.isnan(uplift) else {"uplift": uplift}),
+        **_attributable(decisions, i, candidate),
         **{name: value for name, value in values.items() if factors_on(terms, action.issue, name)},
         "priority": float(decisions.priorities[i, candidate]),
     }
+
+
+def _attributable(decisions: Decisions, i: int, candidate: int) -> dict[str, float]:
+    """Return the part of the propensity that showing makes, where the priority was made of it."""
+    if not decisions.estimates.size or not math.isnan(decisions.uplifts[i, candidate]):
+        return {}
+    estimate = float(decisions.estimates[i, candidate])
+    is_part = estimate != float(decisions.propensities[i, candidate]) and not math.isnan(estimate)
+    return {"attributable": estimate} if is_part else {}
 
 
 def _stage_weight(decisions: Decisions, catalogue: CompiledCatalogue, i: int, action: Action) -> float:

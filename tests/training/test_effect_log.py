@@ -25,6 +25,7 @@ from service.ports import BundleRefused, Event
 from tests.service.decision.worlds import NOW, keys_for
 from tests.small_world import SmallWorld, feast_environment
 from tests.training.core_log import DAY, CoreLog, catalogue_at
+from training.attributable import attributable_shares
 from training.effect_log import document_of, effect_rows, success_moments, treated_share
 from training.evaluate_policy import read_decisions
 from training.uplift import CannotLearn, Effect, EffectRows, fit_effect
@@ -37,6 +38,7 @@ HELD_OUT = {
 }
 BOUGHT = {"fish": (0.10, 0.20), "cake": (0.35, 0.15)}
 """action -> P(bought | not shown), P(bought | shown): fish persuades, cake is a sleeping dog."""
+ISSUE_OF = {"fish": "cross_sell", "cake": "upsell"}
 AISLES = {"fish": "seafood", "cake": "bread_bakery"}
 
 
@@ -122,7 +124,7 @@ def lifted(small_world: SmallWorld, effect: Effect, rows: EffectRows) -> Iterato
     """The champion's propensities with this effect model, as champion; afterwards all is as before."""
     client = MlflowClient(small_world.mlflow_uri, small_world.mlflow_uri)
     before = client.get_registered_model(REGISTERED_MODEL).aliases
-    document = json.dumps(document_of(effect, rows)).encode()
+    document = json.dumps(document_of(effect, rows, ISSUE_OF)).encode()
     version = register_with_effect(small_world.mlflow_uri, before["champion"], effect, document)
     client.set_registered_model_alias(REGISTERED_MODEL, "champion", version)
     yield version
@@ -134,7 +136,7 @@ def lifted(small_world: SmallWorld, effect: Effect, rows: EffectRows) -> Iterato
 
 
 def test_the_bundle_serves_uplift_where_it_is_significant_and_leaves_sleeping_dogs_alone(
-    small_world: SmallWorld, log: CoreLog, lifted: str, effect: Effect, tmp_path: Path
+    small_world: SmallWorld, log: CoreLog, lifted: str, rows: EffectRows, effect: Effect, tmp_path: Path
 ):
     """The agent makes its bundle; cake below zero is left alone, fish goes by its effect, and damage is refused."""
     aliases = (
@@ -158,6 +160,11 @@ def test_the_bundle_serves_uplift_where_it_is_significant_and_leaves_sleeping_do
     assert np.nanmean(decisions.uplifts[:, fish]) == pytest.approx(effect.actions["fish"].effect.value, abs=0.05)
     assert (decisions.uplifts[:, cake][~np.isnan(decisions.uplifts[:, cake])] < 0).mean() > 0.95
     assert np.isnan(decisions.uplifts[:, rare]).all()
+    shares = {action.issue: scorer.attributable[i] for i, action in enumerate(catalogue.actions)}
+    known = attributable_shares(rows, effect.robust, ISSUE_OF)["cross_sell"]
+    assert known.low <= 0.5 <= known.high  # of those who see fish .20 buy, and half of them would have anyway
+    assert shares["cross_sell"] == min(max(known.value, 0.0), 1.0)
+    assert shares["retention"] == 1.0
     placed = [{c.candidate for c in chosen} for chosen in decisions.chosen]
     assert sum(fish in one for one in placed) > 5
     dogs = np.flatnonzero(decisions.uplifts[:, cake] < 0)

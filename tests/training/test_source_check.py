@@ -8,7 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from service.cli import app
+from training import check_commands
 from training.check_commands import EXAMPLE_TABLES
 from training.findings import Finding, is_usable
 from training.source_check import check_sources
@@ -73,6 +76,19 @@ def test_each_fault_is_told_by_row(tmp_path: Path, changed: dict[str, object], s
     """Missing, repeated, orphaned and impossible values are told with the numbers of their rows."""
     found = [one for one in checked(tmp_path, visits(**changed)) if said in one.found]
     assert [(one.check, one.status, one.rows) for one in found] == [("visits", "wrong", rows)]
+
+
+def test_nba_doctor_data_ends_with_1_where_a_row_is_wrong(tmp_path: Path):
+    """The command takes a folder, names the row and fails; `nba doctor` itself keeps its options."""
+    if "dataset" not in {group.name for group in app.registered_groups}:
+        check_commands.register(app)
+    checked(tmp_path, visits(customer_id={2: "009"}))
+    refused = CliRunner().invoke(app, ["doctor", "data", str(tmp_path)], env={"COLUMNS": "200"})
+    assert refused.exit_code == 1
+    assert "'customer_id' is not in customers.customer_id" in refused.output
+    checked(tmp_path, visits())
+    assert CliRunner().invoke(app, ["doctor", "data", str(tmp_path)]).exit_code == 0
+    assert "--json" in CliRunner().invoke(app, ["doctor", "--help"]).output
 
 
 def test_times_without_a_zone_are_refused(tmp_path: Path):

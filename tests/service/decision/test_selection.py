@@ -27,6 +27,7 @@ from service.decision.model import (
     Stage,
 )
 from service.decision.selection import select
+from service.decision.trace import trace
 from tests.service.decision.worlds import (
     CATALOGUE,
     COLUMNS,
@@ -260,6 +261,29 @@ def test_uplift_is_used_where_it_is_significant() -> None:
     is_harmful = decisions.uplifts < 0
     assert is_harmful.any()
     assert (decisions.stages[is_harmful] == Stage.BELOW_THRESHOLD).all()
+
+
+def test_an_effect_that_is_not_known_is_the_part_of_the_propensity_that_showing_makes() -> None:
+    """An issue on `attributable` falls back to propensity x share, says so, and is the same for one and for many."""
+    catalogue = compiled(SHIPPED, estimates={"upsell": "attributable", "retention": "uplift"}, rules=(), caps=())
+    batch, terms = many(30), catalogue.plans["app"].terms
+    decisions = run(catalogue, batch, Request("app"))
+    shares = TableScorer(len(SHIPPED.actions)).attributable
+    for j, position in enumerate(decisions.actions):
+        share = shares[position] if SHIPPED.actions[position].issue == "upsell" else 1.0
+        used = np.where(
+            np.isnan(decisions.uplifts[:, j]), decisions.propensities[:, j] * share, decisions.uplifts[:, j]
+        )
+        assert np.array_equal(decisions.estimates[:, j], used, equal_nan=True)
+        assert np.allclose(decisions.priorities[:, j], used * terms.worths[j] - terms.costs[j], equal_nan=True)
+    said = [entry for i in range(30) for entry in trace(decisions, catalogue, i) if "factors" in entry]
+    parts = [entry["factors"] for entry in said if "attributable" in entry["factors"]]
+    assert len(parts) > 30
+    assert all("uplift" not in factors and factors["attributable"] < factors["propensity"] for factors in parts)
+    for i in (0, 17):
+        alone = run(catalogue, batch.only(i), Request("app"))
+        assert alone.priorities.tobytes() == decisions.priorities[i : i + 1].tobytes()
+        assert decisions.take([i]).estimates.tobytes() == alone.estimates.tobytes()
 
 
 def test_the_challenger_scores_its_arm() -> None:
