@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.contract import LAYOUT, RATIOS, STAGES, UTC_OFFSET_HOURS
+from features.contract import LAYOUT, RATIOS, STAGES, UTC_OFFSET_HOURS, WIDE
 from features.layout import SECONDS_PER_DAY, Fact, Kind, Layout
 
 Floats = NDArray[np.float64]
@@ -23,8 +23,10 @@ JOURNEY_COLUMNS = (
     "shopping_days_28", "shopping_days_90", "gap_mean_days", "gap_p90_days", "last_gap_days", "silence_days",
     "silence_in_gaps", "stage",
 )  # fmt: skip
-ACTION_COLUMNS = ("issue", "dimension", "campaign_type", "window_days")
-"""Columns of an action itself: codes of issue, dimension's member and campaign type, and the response window."""
+ACTION_COLUMNS = ("issue", "dimension", "campaign_type", "window_days", "offer_coupons", "offer_breadth")
+"""Columns of an action itself: codes of issue, dimension's member and campaign type, the response window, and of the
+offer how many coupons it has and how broad they are (sales of their products / the member's); NaN if none."""
+OFFER_COLUMNS = ACTION_COLUMNS[4:]
 FUTURE_SECONDS = 300.0
 """A view stamped further ahead of now than this is not believed: one bad clock must not freeze a customer."""
 NEW_DAYS, RETURNED_GAP_DAYS, RETURNED_WITHIN_DAYS = 45, 60, 30
@@ -97,6 +99,11 @@ class Columns:
             return STAGES
         fact = self.layout.facts.get(name)
         return fact.vocabulary if fact else ()
+
+    def members(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the columns of every member for those of `names` that this layout has, by name, then by member."""
+        per = {name: self._per_column.get(name) for name in names}
+        return tuple(f"{name}__{m}" for name, dim in per.items() if dim for m in self.layout.dimensions[dim])
 
     def as_of(self, facts: Floats, now: Now) -> Floats:
         """Turn facts into columns as of `now`.
@@ -224,8 +231,13 @@ class ActionTable:
         members: Sequence[str | None],
         campaign_types: Sequence[float],
         window_days: Sequence[float],
+        offers: Sequence[tuple[float, float]] | None = None,
     ) -> ActionTable:
-        """Resolve actions given by issue code, dimension member (or None), campaign type code and response window."""
+        """Resolve actions given by issue code, dimension member (or None), campaign type code and response window.
+
+        Args:
+            offers: Coupons and breadth of each action's offer, NaN where there is none; None: no action has any.
+        """
         known = [member for dimension in columns.layout.dimensions.values() for member in dimension]
         position: Mapping[str | None, float] = {None: np.nan, **{member: float(i) for i, member in enumerate(known)}}
         missing = len(columns.names)
@@ -236,6 +248,7 @@ class ActionTable:
                 np.array([position[m] for m in members]),
                 np.asarray(campaign_types, float),
                 np.asarray(window_days, float),
+                np.array(offers if offers is not None else [(np.nan, np.nan)] * len(members)).reshape(-1, 2),
             ]
         )
         return cls(np.array(rows, dtype=np.int64).reshape(len(members), len(columns.relatives)), statics)
@@ -246,12 +259,13 @@ class ModelInput:
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
-        self.names: tuple[str, ...] = (*columns.scalars, *columns.relatives, *ACTION_COLUMNS)
+        per_customer = (*columns.scalars, *columns.members(WIDE))
+        self.names: tuple[str, ...] = (*per_customer, *columns.relatives, *ACTION_COLUMNS)
         self.categoricals: tuple[str, ...] = (
             *(n for n in columns.scalars if columns.vocabulary(n) and n not in ("age_band", "income_band")),
             *ACTION_COLUMNS[:3],
         )
-        self._scalar_rows = np.array([columns.index[name] for name in columns.scalars])
+        self._scalar_rows = np.array([columns.index[name] for name in per_customer])
 
     def rows(self, as_of: Floats, customers: Ints, actions: Ints, table: ActionTable) -> Floats:
         """Fill one row for each (customer, action) pair.
