@@ -41,7 +41,12 @@ _ANSWERS = np.array([np.nan, _NEW, _LAPSED, _LAPSING, _RETURNED, _LOYAL, _ACTIVE
 class Columns:
     """The columns of a layout as of a decision time: names, positions, and how to compute them all at once."""
 
-    def __init__(self, layout: Layout = LAYOUT, ratios: Sequence[tuple[str, str, str]] = RATIOS) -> None:
+    def __init__(
+        self,
+        layout: Layout = LAYOUT,
+        ratios: Sequence[tuple[str, str, str]] = RATIOS,
+        wide: Sequence[str] = WIDE,
+    ) -> None:
         self.layout = layout
         anchor_row = {
             view.name: layout.slices[fact.name].start
@@ -91,6 +96,8 @@ class Columns:
         self.index: dict[str, int] = {name: i for i, name in enumerate(self.names)}
         self.scalars: tuple[str, ...] = tuple(name for name, per in self._per_column.items() if per is None)
         self.relatives: tuple[str, ...] = tuple(name for name, per in self._per_column.items() if per is not None)
+        per = {name: self._per_column.get(name) for name in wide}
+        self.wide = tuple(f"{name}__{m}" for name, dim in per.items() if dim for m in layout.dimensions[dim])
         self._recent = next((layout.slices[f.name] for f in layout.facts.values() if f.kind is Kind.RECENT), None)
 
     def vocabulary(self, name: str) -> tuple[str, ...]:
@@ -99,11 +106,6 @@ class Columns:
             return STAGES
         fact = self.layout.facts.get(name)
         return fact.vocabulary if fact else ()
-
-    def members(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the columns of every member for those of `names` that this layout has, by name, then by member."""
-        per = {name: self._per_column.get(name) for name in names}
-        return tuple(f"{name}__{m}" for name, dim in per.items() if dim for m in self.layout.dimensions[dim])
 
     def as_of(self, facts: Floats, now: Now) -> Floats:
         """Turn facts into columns as of `now`.
@@ -259,7 +261,7 @@ class ModelInput:
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
-        per_customer = (*columns.scalars, *columns.members(WIDE))
+        per_customer = (*columns.scalars, *columns.wide)
         self.names: tuple[str, ...] = (*per_customer, *columns.relatives, *ACTION_COLUMNS)
         self.categoricals: tuple[str, ...] = (
             *(n for n in columns.scalars if columns.vocabulary(n) and n not in ("age_band", "income_band")),
