@@ -181,7 +181,3 @@ RATIOS = (
     ("aisle_promoted_share", "aisle_promoted_spend_h364", "aisle_spend_h364"),
 )
 """Columns (name, numerator, denominator) that help a tree; with an array fact on top, one element a member."""
-
-WIDE = ("aisle_baskets_h91",)
-"""Columns of a dimension of which the model reads every member, and not the action's own alone: who never bought in an
-aisle has no history with it, so what is bought elsewhere is all that tells one such customer from another."""

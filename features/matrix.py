@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.contract import LAYOUT, RATIOS, STAGES, UTC_OFFSET_HOURS, WIDE
+from features.contract import LAYOUT, RATIOS, STAGES, UTC_OFFSET_HOURS
 from features.layout import SECONDS_PER_DAY, Fact, Kind, Layout
 
 Floats = NDArray[np.float64]
@@ -41,12 +41,7 @@ _ANSWERS = np.array([np.nan, _NEW, _LAPSED, _LAPSING, _RETURNED, _LOYAL, _ACTIVE
 class Columns:
     """The columns of a layout as of a decision time: names, positions, and how to compute them all at once."""
 
-    def __init__(
-        self,
-        layout: Layout = LAYOUT,
-        ratios: Sequence[tuple[str, str, str]] = RATIOS,
-        wide: Sequence[str] = WIDE,
-    ) -> None:
+    def __init__(self, layout: Layout = LAYOUT, ratios: Sequence[tuple[str, str, str]] = RATIOS) -> None:
         self.layout = layout
         anchor_row = {
             view.name: layout.slices[fact.name].start
@@ -96,8 +91,6 @@ class Columns:
         self.index: dict[str, int] = {name: i for i, name in enumerate(self.names)}
         self.scalars: tuple[str, ...] = tuple(name for name, per in self._per_column.items() if per is None)
         self.relatives: tuple[str, ...] = tuple(name for name, per in self._per_column.items() if per is not None)
-        per = {name: self._per_column.get(name) for name in wide}
-        self.wide = tuple(f"{name}__{m}" for name, dim in per.items() if dim for m in layout.dimensions[dim])
         self._recent = next((layout.slices[f.name] for f in layout.facts.values() if f.kind is Kind.RECENT), None)
 
     def vocabulary(self, name: str) -> tuple[str, ...]:
@@ -261,13 +254,12 @@ class ModelInput:
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
-        per_customer = (*columns.scalars, *columns.wide)
-        self.names: tuple[str, ...] = (*per_customer, *columns.relatives, *ACTION_COLUMNS)
+        self.names: tuple[str, ...] = (*columns.scalars, *columns.relatives, *ACTION_COLUMNS)
         self.categoricals: tuple[str, ...] = (
             *(n for n in columns.scalars if columns.vocabulary(n) and n not in ("age_band", "income_band")),
             *ACTION_COLUMNS[:3],
         )
-        self._scalar_rows = np.array([columns.index[name] for name in per_customer])
+        self._scalar_rows = np.array([columns.index[name] for name in columns.scalars])
 
     def rows(self, as_of: Floats, customers: Ints, actions: Ints, table: ActionTable) -> Floats:
         """Fill one row for each (customer, action) pair.
