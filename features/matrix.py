@@ -23,8 +23,10 @@ JOURNEY_COLUMNS = (
     "shopping_days_28", "shopping_days_90", "gap_mean_days", "gap_p90_days", "last_gap_days", "silence_days",
     "silence_in_gaps", "stage",
 )  # fmt: skip
-ACTION_COLUMNS = ("issue", "dimension", "campaign_type", "window_days")
-"""Columns of an action itself: codes of issue, dimension's member and campaign type, and the response window."""
+ACTION_COLUMNS = ("issue", "dimension", "campaign_type", "window_days", "offer_coupons", "offer_breadth")
+"""Columns of an action itself: codes of issue, dimension's member and campaign type, the response window, and of the
+offer how many coupons it has and how broad they are (sales of their products / the member's); NaN if none."""
+OFFER_COLUMNS = ACTION_COLUMNS[4:]
 FUTURE_SECONDS = 300.0
 """A view stamped further ahead of now than this is not believed: one bad clock must not freeze a customer."""
 NEW_DAYS, RETURNED_GAP_DAYS, RETURNED_WITHIN_DAYS = 45, 60, 30
@@ -223,8 +225,13 @@ class ActionTable:
         members: Sequence[str | None],
         campaign_types: Sequence[float],
         window_days: Sequence[float],
+        offers: Sequence[tuple[float, float]] | None = None,
     ) -> ActionTable:
-        """Resolve actions given by issue code, dimension member (or None), campaign type code and response window."""
+        """Resolve actions given by issue code, dimension member (or None), campaign type code and response window.
+
+        Args:
+            offers: Coupons and breadth of each action's offer, NaN where there is none; None: no action has any.
+        """
         known = [member for dimension in columns.layout.dimensions.values() for member in dimension]
         position: Mapping[str | None, float] = {None: np.nan, **{member: float(i) for i, member in enumerate(known)}}
         missing = len(columns.names)
@@ -235,6 +242,7 @@ class ActionTable:
                 np.array([position[m] for m in members]),
                 np.asarray(campaign_types, float),
                 np.asarray(window_days, float),
+                np.array(offers if offers is not None else [(np.nan, np.nan)] * len(members)).reshape(-1, 2),
             ]
         )
         return cls(np.array(rows, dtype=np.int64).reshape(len(members), len(columns.relatives)), statics)

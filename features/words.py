@@ -21,6 +21,8 @@ _ACTION = {
     "dimension": "what the action is about",
     "campaign_type": "the kind of campaign",
     "window_days": "the response window, days",
+    "offer_coupons": "coupons of the offer",
+    "offer_breadth": "sales of the products on the coupons / sales of the dimension's member",
 }
 _RATIOS = {name: (above, below) for name, above, below in RATIOS}
 _BY_COLUMN = {fact.column: fact for fact in LAYOUT.facts.values() if fact.kind not in (Kind.ANCHOR, Kind.RECENT)}

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from features.contract import AISLES, LAYOUT, UTC_OFFSET_HOURS
 from features.layout import Fact
-from features.matrix import ActionTable, Columns, ModelInput
+from features.matrix import OFFER_COLUMNS, ActionTable, Columns, ModelInput
 from service.decision.model import CAMPAIGN_TYPES, ISSUES
 from training.sources import connect
 
@@ -39,17 +39,38 @@ BURN_IN_WEEKS = 13
 STEP_WEEKS = 4
 WINDOW_DAYS = 30
 RETURNING_DAYS = 180
+OFFER_DAYS = 91
+"""Sales of so many days before a campaign say how broad its coupons are."""
 NO_CROSS_SELL = ("fuel", "other")
 """Aisles that no cross-sell could propose."""
 
+_OFFERS = """
+CREATE TEMP TABLE offers AS
+WITH stocked AS (SELECT DISTINCT campaign_id, aisle, product_id FROM read_parquet('{history}/coupons.parquet')),
+sold AS (
+  SELECT campaign_id, product_id, any_value(l.aisle) AS aisle, sum(sales_value) AS spend
+  FROM read_parquet('{history}/campaigns.parquet') c JOIN read_parquet('{history}/lines.parquet') l
+    ON l.occurred_at < c.start_at AND l.occurred_at >= c.start_at - INTERVAL {offer} DAY
+  GROUP BY campaign_id, product_id),
+totals AS (SELECT campaign_id, aisle, sum(spend) AS spend FROM sold GROUP BY ALL),
+covered AS (
+  SELECT k.campaign_id, k.aisle, sum(spend) AS spend
+  FROM stocked k JOIN sold USING (campaign_id, product_id) GROUP BY ALL)
+SELECT campaign_id, aisle, count(DISTINCT coupon_id)::DOUBLE AS coupons,
+  any_value(coalesce(v.spend, 0) / nullif(t.spend, 0)) AS breadth
+FROM read_parquet('{history}/coupons.parquet') k
+LEFT JOIN covered v USING (campaign_id, aisle) LEFT JOIN totals t USING (campaign_id, aisle)
+GROUP BY campaign_id, aisle;
+"""
+"""What is on offer, by campaign and aisle, as known when the campaign is sent: sales after its start do not count."""
 _UPSELL = """
 SELECT s.customer_id, s.sent_at AS moment, 'upsell' AS issue, a.aisle AS member, s.campaign_type,
   date_diff('day', c.start_at, c.end_at)::DOUBLE AS window_days,
   coalesce(bool_or(r.redeemed_at > s.sent_at AND r.redeemed_at <= c.end_at), false) AS label,
-  s.campaign_id, c.end_at AS known_at
+  s.campaign_id, c.end_at AS known_at, a.coupons AS offer_coupons, a.breadth AS offer_breadth
 FROM read_parquet('{history}/sends.parquet') s
 JOIN read_parquet('{history}/campaigns.parquet') c USING (campaign_id)
-JOIN (SELECT DISTINCT campaign_id, aisle FROM read_parquet('{history}/coupons.parquet')) a USING (campaign_id)
+JOIN offers a USING (campaign_id)
 LEFT JOIN read_parquet('{history}/redemptions.parquet') r
   ON r.customer_id = s.customer_id AND r.campaign_id = s.campaign_id AND r.aisle = a.aisle
 WHERE c.is_complete
@@ -66,7 +87,7 @@ FROM moments, bought GROUP BY ALL HAVING min(occurred_at) < moment;
 _CROSS_SELL = """
 SELECT s.customer_id, s.moment, 'cross_sell' AS issue, a.aisle AS member, NULL AS campaign_type,
   {window}::DOUBLE AS window_days, coalesce(h.is_bought, false) AS label, NULL AS campaign_id,
-  s.moment + INTERVAL {window} DAY AS known_at
+  s.moment + INTERVAL {window} DAY AS known_at, NULL AS offer_coupons, NULL AS offer_breadth
 FROM seen s CROSS JOIN (SELECT unnest({aisles}) AS aisle) a
 LEFT JOIN (
   SELECT moment, customer_id, aisle, max(occurred_at) FILTER (occurred_at < moment) AS last_at,
@@ -76,7 +97,8 @@ WHERE h.last_at IS NULL OR h.last_at < s.moment - INTERVAL {returning} DAY
 """
 _RETENTION = """
 SELECT customer_id, moment, 'retention' AS issue, NULL AS member, NULL AS campaign_type,
-  {window}::DOUBLE AS window_days, NOT is_back AS label, NULL AS campaign_id, moment + INTERVAL {window} DAY AS known_at
+  {window}::DOUBLE AS window_days, NOT is_back AS label, NULL AS campaign_id,
+  moment + INTERVAL {window} DAY AS known_at, NULL AS offer_coupons, NULL AS offer_breadth
 FROM seen
 """
 
@@ -86,7 +108,8 @@ class Dataset:
     """Labelled rows as the model takes them.
 
     Attributes:
-        rows: row_id, customer_id, moment, issue, member, campaign_type, window_days, label, campaign_id, known_at.
+        rows: row_id, customer_id, moment, issue, member, campaign_type, window_days, label, campaign_id, known_at,
+            offer_coupons, offer_breadth.
         inputs: (n_rows, n_inputs) in the order of `names`, NaN where missing.
         facts, pairs: facts (layout.width, n_pairs) and the (n_rows,) pair of each row.
         fingerprint: SHA-256 over labels and inputs; two runs with the same one were trained on the same bytes.
@@ -137,10 +160,11 @@ def label_rows(history: Path, moments: Sequence[datetime], threads: int = 2) -> 
         "history": history,
         "window": WINDOW_DAYS,
         "returning": RETURNING_DAYS,
+        "offer": OFFER_DAYS,
         "aisles": [aisle for aisle in AISLES if aisle not in NO_CROSS_SELL],
     }
     with connect(threads) as con:
-        create, *others = (part for part in _SEEN.format(**words).split(";") if part.strip())
+        create, *others = (part for part in (_SEEN + _OFFERS).format(**words).split(";") if part.strip())
         con.execute(create, [list(moments)])
         for statement in others:
             con.execute(statement)
@@ -207,17 +231,25 @@ def _numbers(column: pa.Array, fact: Fact) -> Floats:
 
 
 def _distinct_actions(rows: pa.Table) -> tuple[tuple[Any, ...], NDArray[np.int64]]:
-    """Return (issue codes, members, campaign type codes, windows) of the distinct actions, and each row's position."""
-    parts = (rows[name].to_pylist() for name in ("issue", "member", "campaign_type", "window_days"))
+    """Return codes, members, windows and offers of the distinct actions as `ActionTable.of` takes them, and positions.
+
+    A position is that of a row's action.
+    """
+    parts = (rows[name].to_pylist() for name in ("issue", "member", "campaign_type", "window_days", *OFFER_COLUMNS))
     texts = list(zip(*parts, strict=True))
     position = {action: i for i, action in enumerate(dict.fromkeys(texts))}
     kinds = (
         [float(ISSUES.index(issue)) for issue, *_ in position],
         [member for _, member, *_ in position],
-        [float(CAMPAIGN_TYPES.index(kind)) if kind else np.nan for _, _, kind, _ in position],
-        [float(window) for *_, window in position],
+        [float(CAMPAIGN_TYPES.index(kind)) if kind else np.nan for _, _, kind, *_ in position],
+        [float(window) for _, _, _, window, *_ in position],
+        [(_known(coupons), _known(breadth)) for *_, coupons, breadth in position],
     )
     return kinds, np.array([position[action] for action in texts], dtype=np.int64)
+
+
+def _known(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 def _fingerprint(rows: pa.Table, inputs: Floats) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features.contract import LAYOUT, STAGES, UTC_OFFSET_HOURS
 from features.layout import SECONDS_PER_DAY, Kind
+from features.matrix import ACTION_COLUMNS, OFFER_COLUMNS
 from features.version import describe_contract, features_version
 from service.decision.model import ISSUES
 from training.dataset import Dataset
@@ -44,11 +45,20 @@ def contract_document(dataset: Dataset, trained: Trained) -> dict[str, Any]:
         issue: {
             "window_days": [float(windows[issues == issue].min()), float(windows[issues == issue].max())],
             "campaign_types": sorted({str(kind) for kind in kinds[issues == issue] if kind is not None}),
+            **_offers_seen(dataset, seen & (dataset.column("issue") == issue)),
         }
         for issue in ISSUES
         if (issues == issue).any()
     }
     return {"features_version": features_version(), "features": describe_contract(), "actions": actions}
+
+
+def _offers_seen(dataset: Dataset, rows: NDArray[np.bool_]) -> dict[str, dict[str, list[float]]]:
+    """Return least and greatest of each column of an offer among the rows; nothing where no row has an offer."""
+    offers = {name: dataset.inputs[rows, dataset.names.index(name)] for name in OFFER_COLUMNS}
+    known = {name: values for name, values in offers.items() if not np.isnan(values).all()}
+    ranges = {name: [float(np.nanmin(values)), float(np.nanmax(values))] for name, values in known.items()}
+    return {"offers": ranges} if ranges else {}
 
 
 def evidence(dataset: Dataset, trained: Trained) -> dict[str, float]:
@@ -108,7 +118,7 @@ def golden(dataset: Dataset, trained: Trained) -> dict[str, Any]:
         places = np.linspace(0, len(ranked) - 1, GOLDEN_ROWS // len(np.unique(issues))).astype(int)
         chosen.extend(ranked[places].tolist())
     blank = dataset.inputs[chosen[:3]].copy()
-    blank[:, : -len(("issue", "dimension", "campaign_type", "window_days"))] = np.nan
+    blank[:, : -len(ACTION_COLUMNS)] = np.nan
     rows = np.vstack([dataset.inputs[chosen], blank])
     scores = np.asarray(trained.booster.predict(rows, raw_score=True, num_threads=1))
     probabilities = trained.calibrator.apply(scores, rows[:, dataset.names.index("issue")])

@@ -18,7 +18,7 @@ POSITIVES = ("conversion", "accept", "click")
 SHARED_FIELDS = (
     "group", "value", "cost", "lever", "prior", "scoring", "campaign_type", "window_days", "marketing",
     "purpose", "may_be_unlogged", "success", "default_outcome", "content", "positive", "ramp", "starts", "ends",
-    "treatments",
+    "treatments", "offer",
 )  # fmt: skip
 DEFAULT_OUTCOMES = ("reject", "none")
 ACTION_FIELDS = (*SHARED_FIELDS, "member", "channels", "mandatory")
@@ -167,6 +167,7 @@ class ActionReader:
         starts_at, ends_at = document.dates(fields)
         group = document.text(fields.get("group"), "", tuple(self.groups))
         opens_at, closes_at = self.groups.get(group, (math.nan, math.nan))
+        offer = document.fields(fields["offer"], (), ("coupons", "breadth")) if "offer" in fields else {}
         return Action(
             id=action_id,
             name=names.get(self.locales[0], ""),
@@ -190,6 +191,8 @@ class ActionReader:
             is_mandatory=document.flag(fields.get("mandatory"), default=False),
             is_ramped=document.flag(fields.get("ramp"), default=True),
             default_outcome=document.text(fields.get("default_outcome"), "reject", DEFAULT_OUTCOMES),
+            offer_coupons=document.number(offer.get("coupons"), math.nan, 0),
+            offer_breadth=document.number(offer.get("breadth"), math.nan, 0),
         )
 
     def _success(self, place: Place | None, member: str | None) -> str:

@@ -69,8 +69,7 @@ def _action(action: Action) -> dict[str, Any]:
     return {
         **asdict(action),
         "scoring": action.scoring.value,
-        "starts_at": _finite(action.starts_at),
-        "ends_at": _finite(action.ends_at),
+        **{name: _finite(getattr(action, name)) for name in ("starts_at", "ends_at", "offer_coupons", "offer_breadth")},
     }
 
 

@@ -133,7 +133,7 @@ def _offers(members: Sequence[str], stages: Sequence[str]) -> dict[str, Schema]:
         "scoring": text(*Scoring), "campaign_type": text(*CAMPAIGN_TYPES), "window_days": number(0),
         "marketing": FLAG, "purpose": TEXT, "may_be_unlogged": FLAG, "success": TEXT,
         "default_outcome": text(*DEFAULT_OUTCOMES), "content": CONTENT, "positive": text(*POSITIVES), "ramp": FLAG,
-        "treatments": forms, **DATES,
+        "treatments": forms, "offer": fields({"coupons": number(0), "breadth": number(0)}), **DATES,
     }  # fmt: skip
     issue = {
         **shared, "threshold": SHARE, "factors": listed(text(*FACTORS)), "context_weights": named(number(0)),

@@ -13,7 +13,7 @@ import numpy as np
 
 from features.contract import LAYOUT, UTC_OFFSET_HOURS
 from features.layout import SECONDS_PER_DAY, Kind
-from features.matrix import ACTION_COLUMNS, ActionTable, Columns, ModelInput
+from features.matrix import ACTION_COLUMNS, OFFER_COLUMNS, ActionTable, Columns, ModelInput
 from service.decision.calibration import Calibrator
 from service.decision.model import CAMPAIGN_TYPES, ISSUES, Catalogue, CustomerBatch, Floats, Ints, Scoring
 
@@ -78,19 +78,25 @@ class Domain:
 
     Attributes:
         windows: issue -> (least, greatest) response window in days. campaign_types: issue -> texts seen.
+        offers: issue -> column of an offer -> (least, greatest); a column that is not there was never seen.
     """
 
     windows: Mapping[str, tuple[float, float]]
     campaign_types: Mapping[str, tuple[str, ...]]
+    offers: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Domain:
-        """Read issue -> {window_days: [least, greatest], campaign_types: [...]}."""
+        """Read issue -> {window_days: [least, greatest], campaign_types: [...], offers: only where it had any}."""
         windows = {issue: (float(d["window_days"][0]), float(d["window_days"][1])) for issue, d in document.items()}
-        return cls(windows, {issue: tuple(d["campaign_types"]) for issue, d in document.items()})
+        offers = {
+            issue: {name: (float(least), float(most)) for name, (least, most) in d.get("offers", {}).items()}
+            for issue, d in document.items()
+        }
+        return cls(windows, {issue: tuple(d["campaign_types"]) for issue, d in document.items()}, offers)
 
     def restrict(self, table: ActionTable, issues: list[str]) -> ActionTable:
-        """Return the table with windows clipped to, and campaign types unset outside, what the issue's rows had."""
+        """Return the table with windows and offers clipped to, and others unset outside, what the issue's rows had."""
         statics = table.statics.copy()
         type_column, window_column = ACTION_COLUMNS.index("campaign_type"), ACTION_COLUMNS.index("window_days")
         for i, issue in enumerate(issues):
@@ -100,6 +106,10 @@ class Domain:
             code = statics[i, type_column]
             if code == code and CAMPAIGN_TYPES[int(code)] not in self.campaign_types[issue]:
                 statics[i, type_column] = np.nan
+            seen = self.offers.get(issue, {})
+            for name in OFFER_COLUMNS:
+                place = ACTION_COLUMNS.index(name)
+                statics[i, place] = np.clip(statics[i, place], *seen.get(name, (np.nan, np.nan)))
         return ActionTable(table.relative_rows, statics)
 
 

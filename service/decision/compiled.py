@@ -80,4 +80,5 @@ def action_table(actions: Sequence[Action], columns: Columns) -> ActionTable:
         [action.member for action in actions],
         [types[action.campaign_type] if action.campaign_type else np.nan for action in actions],
         [action.window_days for action in actions],
+        [(action.offer_coupons, action.offer_breadth) for action in actions],
     )

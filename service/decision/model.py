@@ -187,6 +187,8 @@ class Action:
         is_mandatory: Placed first, before arbitration; still under eligibility and caps.
         is_ramped: Shown to few at first where the catalogue has a ramp; see `Ramp`.
         purpose: What consent must be for, where the action is marketing.
+        offer_coupons: How many coupons stand behind it; NaN where unknown.
+        offer_breadth: Sales of the products on them / sales of the member; NaN where unknown.
     """
 
     id: str
@@ -211,6 +213,8 @@ class Action:
     is_mandatory: bool = False
     is_ramped: bool = True
     purpose: str = "marketing"
+    offer_coupons: float = math.nan
+    offer_breadth: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

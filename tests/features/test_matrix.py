@@ -10,7 +10,7 @@ import pytest
 from features.contract import AISLES, LAYOUT, STAGES
 from features.facts import Floats, fold, unknown
 from features.layout import SECONDS_PER_DAY
-from features.matrix import ActionTable, Columns, ModelInput, mask_stale
+from features.matrix import ACTION_COLUMNS, OFFER_COLUMNS, ActionTable, Columns, ModelInput, mask_stale
 from training.past import Past
 
 NOW = datetime(2017, 10, 1, 5, tzinfo=UTC).timestamp()
@@ -66,6 +66,14 @@ def test_rows_equal_one_by_one(facts: Floats) -> None:
     seafood = LAYOUT.slices["aisle_baskets_count"].start + AISLES.index("seafood")
     np.testing.assert_array_equal(rows[::4, place], some[seafood])
     assert np.isnan(rows[2::4, place]).all()
+
+
+def test_an_offer_is_told_by_its_own_columns() -> None:
+    """Coupons and breadth end a row; an action without an offer has none."""
+    table = ActionTable.of(COLUMNS, [1, 0], ["seafood", None], [0, np.nan], [30, 30], [(4, 0.5), (np.nan, np.nan)])
+    places = [ACTION_COLUMNS.index(name) for name in OFFER_COLUMNS]
+    np.testing.assert_array_equal(table.statics[:, places], [[4, 0.5], [np.nan, np.nan]])
+    assert np.isnan(ACTIONS.statics[:, places]).all()
 
 
 def test_silence_ages_by_itself() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from features.contract import UTC_OFFSET_HOURS
 from tests.small_world import SmallWorld, feast_environment
-from training.dataset import BURN_IN_WEEKS, build_dataset, feast_facts, label_rows, monthly_moments, seconds
+from training.dataset import BURN_IN_WEEKS, OFFER_DAYS, build_dataset, feast_facts, label_rows, monthly_moments, seconds
 from training.past import Past
 from training.sources import connect
 
@@ -97,6 +97,43 @@ def test_labels_hang_on_what_comes_after_only_within_the_window(
 
     assert known(fewer) == known(rows)
     assert len(known(rows)) > 5000
+
+
+def test_an_offer_is_what_the_lines_before_its_campaign_tell(
+    small_world: SmallWorld, rows: pa.Table, tmp_path: Path
+) -> None:
+    """Counted anew in Python; lines from the last send on do not count."""
+    offers = {}
+    for row in rows.to_pylist():
+        if row["issue"] == "upsell":
+            offers[row["campaign_id"], row["member"]] = (row["moment"], row["offer_coupons"], row["offer_breadth"])
+        else:
+            assert row["offer_coupons"] is row["offer_breadth"] is None
+    history = tmp_path / "history"
+    shutil.copytree(small_world.history, history)
+    cut = max(moment for moment, *_ in offers.values())
+    with connect() as con:
+        kept = f"SELECT * FROM read_parquet('{small_world.history}/lines.parquet') WHERE occurred_at < '{cut}'"
+        con.execute(f"COPY ({kept}) TO '{history}/lines.parquet' (FORMAT parquet)")
+        sold = con.execute(f"SELECT occurred_at, aisle, product_id, sales_value FROM ({kept})").fetchall()
+        listed = con.execute(f"SELECT * FROM read_parquet('{history}/coupons.parquet')").fetchall()
+    fewer = label_rows(history, monthly_moments(small_world.history)[:1])
+    again = {
+        (row["campaign_id"], row["member"]): (row["moment"], row["offer_coupons"], row["offer_breadth"])
+        for row in fewer.to_pylist()
+        if row["issue"] == "upsell"
+    }
+    assert offers.keys() == again.keys()
+    for (campaign, aisle), (moment, coupons, breadth) in list(offers.items())[::9]:
+        own = [(coupon, product) for coupon, c, a, product in listed if (c, a) == (campaign, aisle)]
+        recent = [line for line in sold if moment - timedelta(days=OFFER_DAYS) <= line[0] < moment]
+        total = sum(spend for _, where, _, spend in recent if where == aisle)
+        products = {product for _, product in own}
+        assert coupons == len({coupon for coupon, _ in own})
+        assert (breadth is None) == (total == 0.0)
+        if breadth is not None:
+            assert breadth == pytest.approx(sum(s for *_, product, s in recent if product in products) / total)
+            assert again[campaign, aisle][2] == pytest.approx(breadth)
 
 
 def test_facts_through_feast_are_the_pasts_own_for_the_very_row(small_world: SmallWorld, rows: pa.Table) -> None:

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from features.contract import FEATURE_SERVICE, REGISTERED_MODEL
+from features.matrix import ACTION_COLUMNS, OFFER_COLUMNS
 from features.version import features_version
 from service.decision.calibration import Calibrator
 from service.decision.model import ISSUES
@@ -98,7 +99,7 @@ def test_golden_rows_cover_all_issues_and_missing_facts(artifacts: Path) -> None
     rows = np.array([[np.nan if v is None else v for v in row] for row in golden["rows"]])
     issues = rows[:, contract["features"]["model_inputs"].index("issue")]
     assert set(issues) == {0.0, 1.0, 2.0}
-    assert np.isnan(rows[:, :-4]).all(axis=1).any()
+    assert np.isnan(rows[:, : -len(ACTION_COLUMNS)]).all(axis=1).any()
     calibrator = Calibrator.from_document(_read(artifacts, "calibrator.json"))
     assert np.array_equal(calibrator.apply(np.array(golden["raw"]), issues), np.array(golden["probabilities"]))
 
@@ -111,4 +112,7 @@ def test_evidence_and_domain_tell_what_was_seen(artifacts: Path) -> None:
     assert set(actions) == set(ISSUES) - {"service"}
     assert actions["cross_sell"] == {"window_days": [30.0, 30.0], "campaign_types": []}
     assert actions["upsell"]["campaign_types"] == ["a", "b", "c"]
+    coupons, breadth = (actions["upsell"]["offers"][name] for name in OFFER_COLUMNS)
+    assert 1.0 <= coupons[0] < coupons[1]
+    assert 0.0 <= breadth[0] < breadth[1]
     assert actions["upsell"]["window_days"][0] < actions["upsell"]["window_days"][1]

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import app
+from service.commands import app
 from training import check_commands
 from training.check_commands import EXAMPLE_TABLES
 from training.findings import Finding, is_usable

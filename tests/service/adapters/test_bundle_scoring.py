@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from features.contract import LAYOUT
-from features.matrix import Columns, ModelInput
+from features.matrix import ACTION_COLUMNS, OFFER_COLUMNS, Columns, ModelInput
 from service.adapters.bundle_dir import BundleDir
 from service.adapters.scoring import Golden, open_booster, open_lignum, open_predictor
 from service.catalogue.loader import load_catalogue
@@ -195,6 +195,21 @@ def test_a_kind_of_action_that_was_never_seen_is_read_as_the_nearest_seen(compil
     assert np.isnan(restricted.statics[own, 2]).all()
     assert np.array_equal(restricted.statics[~own], table.statics[~own])
     assert not np.isnan(table.statics).any(), "the catalogue's own table is left alone"
+
+
+def test_an_offer_is_read_within_what_the_issue_has_seen(compiled: CompiledCatalogue) -> None:
+    """Coupons and breadth are clipped to training's; an issue that never saw an offer has none."""
+    offers = {"upsell": {"offer_coupons": (1.0, 5.0), "offer_breadth": (0.1, 1.0)}}
+    seen = {"window_days": [30.0, 30.0], "campaign_types": []}
+    domain = Domain.from_document({"cross_sell": seen, "upsell": {**seen, "offers": offers["upsell"]}})
+    assert domain.offers["upsell"] == offers["upsell"]
+    issues = np.array([action.issue for action in compiled.catalogue.actions])
+    table = replace(compiled.action_table, statics=np.full_like(compiled.action_table.statics, 0.0))
+    places = [ACTION_COLUMNS.index(name) for name in OFFER_COLUMNS]
+    restricted = domain.restrict(table, issues.tolist()).statics[:, places]
+    assert (restricted[issues == "upsell"] == [1.0, 0.1]).all()
+    assert np.isnan(restricted[issues == "cross_sell"]).all()
+    assert (restricted[issues == "retention"] == 0.0).all()
 
 
 def test_no_pair_gives_no_score(scorer: Scorer, batch: CustomerBatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,10 @@ def test_defaults_stand_at_the_issue(shipped: Catalogue) -> None:
     assert (cheese.value, meat.value) == (3.0, 4.5)
     assert cheese.success_rule == "redemption:cheese"
     assert (cheese.campaign_type, cheese.window_days, cheese.is_marketing) == ("a", 46.0, True)
+    assert (cheese.offer_coupons, cheese.offer_breadth) == (4.0, 0.07)
+    pet = shipped.actions[shipped.index["cross_sell_pet"]]
+    assert math.isnan(pet.offer_coupons)
+    assert math.isnan(pet.offer_breadth)
 
 
 def test_rules_on_the_own_member_become_one_an_action(shipped: Catalogue) -> None:
