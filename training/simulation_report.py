@@ -57,6 +57,11 @@ def table(seeds: Sequence[Runs]) -> Table:
 def verdicts(seeds: Sequence[Runs]) -> list[str]:
     """Say what the engine is judged on, each with a 95 % interval over the seeds, paired within a seed."""
     said = []
+    if "nba" in seeds[0] and _has_ends(seeds[0]):
+        alone = [way_of_the_arm(seed, "nba") for seed in seeds]
+        said.append(
+            f"way to the best in the arm nba, a decision, hold-out and random part aside: {_interval(alone, '{:.0%}')}"
+        )
     if "nba" in seeds[0]:
         for other in ("best_single", "propensity", "random"):
             if other in seeds[0]:
@@ -112,6 +117,19 @@ def way_to_the_best(runs: Runs, policy: str) -> float:
     """Return how far a policy gets from random (0) to the best that sees the same facts (1), over the last days."""
     low, high = late_gain(runs["random"]), late_gain(runs["oracle"])
     return (late_gain(runs[policy]) - low) / (high - low)
+
+
+def way_of_the_arm(runs: Runs, policy: str) -> float:
+    """Return the same for a decision of the policy's arm nba: without what its hold-out and its random part cost."""
+    mine, low, high = (
+        _per_decision(runs[name], arm) for name, arm in ((policy, "nba"), ("random", "random"), ("oracle", "nba"))
+    )
+    return (mine - low) / (high - low)
+
+
+def _per_decision(days: Sequence[Day], arm: str) -> float:
+    late = [day.by_arm.get(arm, (0, 0.0)) for day in days[-LATE_DAYS:]]
+    return sum(gained for _, gained in late) / max(sum(n for n, _ in late), 1)
 
 
 def write_days(seeds: Sequence[Runs], folder: Path, about: Mapping[str, Any]) -> Path:
