@@ -219,6 +219,9 @@ def explain_failure(error: BaseException) -> str | None:
 
 def main() -> None:
     """Run a command; a failure that a person can mend is one sentence and exit code 1."""
+    # Read when the first library with OpenMP is loaded: threads that wait for each other must not hold the cores that
+    # others could use. On a busy machine training takes several times as long else.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for entry in entry_points(group="nba.commands"):
         entry.load()(app)
     try:
