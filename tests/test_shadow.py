@@ -188,7 +188,7 @@ def test_what_cannot_be_scored_is_dropped_and_counted() -> None:
     decided = decide_all(serving, Gathered(BATCH, REASONS), Request("app"), NOW, IDS)[0]
     assert is_shadowed(decided, 1.0)
     assert not is_shadowed(decided, 0.0)
-    assert not is_shadowed(replace(decided, serving=SERVING), 1.0)
+    assert not is_shadowed(replace(decided, made_in=replace(decided.made_in, serving=SERVING)), 1.0)
     assert not is_shadowed(replace(decided, reselected=True), 1.0)
     counts: dict[str, int] = {}
     log = Lost()

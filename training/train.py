@@ -170,7 +170,7 @@ def train(
 def fit_calibrated(
     dataset: Dataset, labels: Floats, slices: Slices, max_rounds: int, threads: int, parameters: Mapping[str, Any]
 ) -> tuple[Any, Calibrator, int]:
-    """Fit the booster that serves and its calibration, four fits in all.
+    """Fit the booster that serves and its calibration, two fits and one a fold.
 
     Args:
         labels: (n_rows,) 0 or 1. max_rounds, threads, parameters: As of `train`.

@@ -21,12 +21,12 @@ def test_what_is_drawn_is_like_the_model_s_rows() -> None:
 
 
 def test_fits_are_counted() -> None:
-    """Rounds, calibration and the model are four fits; afterwards LightGBM is as before, and the bare fit is one."""
+    """Rounds, calibration and the model are six fits; afterwards LightGBM is as before, and the bare fit is one."""
     dataset, plain = drawn(3_000, 80), lightgbm.train
     labels = dataset.column("label").astype(np.float64)
     slices = Slices.of(dataset.column("moment"))
     fits, seconds = counted(lambda: fit_calibrated(dataset, labels, slices, 3, 1, dict(PARAMETERS)))
-    assert fits == 4
+    assert fits == 6
     assert seconds > 0
     assert lightgbm.train is plain
     assert counted(lambda: bare_fit(dataset, labels, 3, 1))[0] == 1
