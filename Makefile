@@ -41,7 +41,7 @@ batch: $(ENV) ## decisions for every customer into var/decisions.parquet (CHANNE
 ui: $(ENV) ## MLflow on 127.0.0.1:5000
 	@$(NBA) ui
 
-bench: $(ENV) ## print the speed: the core, the engine beside other stacks, the loop back (needs make train, some minutes)
+bench: $(ENV) ## print the speed: the core, the engine beside other stacks, the loop back (needs make demo ONCE=1, some minutes)
 	@$(PY) -m benchmarks
 	@$(PY) -m benchmarks.feedback
 

@@ -33,7 +33,7 @@ from service.catalogue.loader import load_catalogue
 from service.decision.compiled import action_table
 from service.settings import CHECKOUT, Settings
 
-REFUSED = "there is nothing to measure: {} is missing; run `make train` first"
+REFUSED = "there is nothing to measure: {} is missing; run `make demo ONCE=1` first"
 QUESTIONS = 50_000
 
 
@@ -75,6 +75,10 @@ def check_prepared(settings: Settings) -> None:
         (f"{var / 'lake' / 'facts'}", any(var.glob("lake/facts/*/*.parquet"))),
         (f"Feast's registry {var / 'registry.db'}", (var / "registry.db").exists()),
         (f"a model bundle in {var / 'models'}", current_digest(var / "models") is not None),
+        (
+            f"the clock {var / 'clock.json'} (by the wall clock all facts of the example are stale)",
+            (var / "clock.json").exists(),
+        ),
     ):
         if not is_there:
             raise NotReady(REFUSED.format(what))
