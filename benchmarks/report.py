@@ -120,8 +120,8 @@ def as_markdown(run: Run, means: Means, reached: Sequence[Target]) -> str:
         "One process, nothing pinned, no scoring and no input or output (`python -m benchmarks.core`):",
         f"```\n{run.core.strip()}\n```" if run.core else "Not run.",
         "## How to run",
-        "`make demo ONCE=1` once, then `make bench`, on a machine that does nothing else. `python -m benchmarks --help` "
-        "has shorter rounds and another folder to write to. With `wrk` on PATH (a Debian package) it makes the "
+        "`make demo ONCE=1` once, then `make bench`, on a machine that does nothing else. `python -m benchmarks "
+        "--help` has shorter rounds and another folder to write to. With `wrk` on PATH (a Debian package) it makes the "
         "closed-loop load; without, a bundled generator does.",
     ]
     return "\n\n".join(parts) + "\n"

@@ -24,5 +24,5 @@ def test_without_data_it_says_what_to_do_in_one_sentence(tmp_path: Path):
     assert done.returncode == 1
     [sentence] = done.stderr.splitlines()
     assert sentence.startswith("bench: there is nothing to measure:")
-    assert sentence.endswith("run `make train` first")
+    assert sentence.endswith("run `make demo ONCE=1` first")
     assert not (tmp_path / "out").exists()
