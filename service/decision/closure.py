@@ -6,7 +6,6 @@ Reads the tree as `expression` defines it; knows no array.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -27,20 +26,11 @@ from service.decision.expression import (
     Number,
     Truth,
 )
-from service.decision.functions import FUNCTIONS
+from service.decision.functions import COMPARATORS, FUNCTIONS
 
 Values: TypeAlias = Mapping[str, float]
 NumberClosure: TypeAlias = Callable[[Values], float]
 TruthClosure: TypeAlias = Callable[[Values], bool | None]
-
-COMPARATORS: Mapping[str, Callable[[float, float], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 def closure(node: Expression) -> TruthClosure:

@@ -5,8 +5,7 @@ Load-time work; knows the trees, not how or for whom the literals are evaluated.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Protocol
@@ -27,12 +26,10 @@ from service.decision.expression import (
     Number,
     Truth,
 )
+from service.decision.functions import COMPARATORS
 
 OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 MIRRORED = {"=": "=", "!=": "!=", "<": ">", ">": "<", ">=": "<=", "<=": ">="}
-SIGNS: Mapping[str, Callable[[float, float], bool]] = {
-    "=": operator.eq, "!=": operator.ne, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "<=": operator.le,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ class Literals:
         """`number sign constant`; of a coalesce no value is computed: its first operand decides unless it is NULL."""
         match number:
             case Constant(value):
-                holds = not (isnan(value) or isnan(constant)) and SIGNS[sign](value, constant)
+                holds = not (isnan(value) or isnan(constant)) and COMPARATORS[sign](value, constant)
                 return self._add(Literal("true" if holds else "false"))
             case Call("coalesce", (only,)):
                 return self._against(sign, only, constant)
