@@ -148,7 +148,7 @@ class Past:
         """
         for name in ("lines", "sends", "redemptions", "profiles"):
             if not (history / f"{name}.parquet").is_file():
-                raise FileNotFoundError(f"{history / name}.parquet is missing: make the tidy tables first (nba data).")
+                raise FileNotFoundError(f"{history / name}.parquet is missing: make the tidy tables first (nba load).")
         self._con = connect(threads)
         self._con.execute(_PREPARE.format(history=history))
         found = self._con.execute("SELECT customer_id FROM households ORDER BY c").fetchall()
@@ -165,7 +165,7 @@ class Past:
     def _one(self, query: str) -> Any:
         row = self._con.execute(query).fetchone()
         if row is None or row[0] is None:
-            raise ValueError("The tidy tables hold no baskets: make them anew (nba data).")
+            raise ValueError("The tidy tables hold no baskets: make them anew (nba load).")
         return row[0]
 
     def _columns(self, query: str, moment: float) -> dict[str, NDArray[Any]]:
