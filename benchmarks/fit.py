@@ -55,9 +55,7 @@ def main() -> int:
     ratios = [pair(dataset, labels, asked.rounds, asked.threads) for _ in range(asked.pairs)]
     cpu, wall = (statistics.median(ratio[i] for ratio in ratios) for i in (0, 1))
     fits, seconds = counted(
-        lambda: fit_calibrated(
-            dataset, labels, Slices.of(dataset.column("moment")), asked.rounds, asked.threads, dict(PARAMETERS)
-        )
+        lambda: fit_calibrated(dataset, labels, Slices.of(dataset), asked.rounds, asked.threads, dict(PARAMETERS))
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"fit_booster over bare lightgbm.train, median of {len(ratios)} pairs: CPU {cpu:.3f}, wall {wall:.3f}")
@@ -92,6 +90,8 @@ def drawn(rows: int, inputs: int) -> Dataset:
             "customer_id": draw.integers(0, rows // 100, rows).astype(str),
             "moment": pa.array((moments * 1e6).astype(np.int64)).cast(pa.timestamp("us", "UTC")),
             "label": label,
+            "group": [f"g{group}" for group in draw.integers(0, CATEGORIES, rows)],
+            "channel": pa.nulls(rows, pa.string()),
         }
     )
     return Dataset(table, x, names, np.empty((0, 0)), np.empty(0, np.int64), "drawn")

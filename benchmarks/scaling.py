@@ -54,8 +54,8 @@ def write_scaling(run: Run, folder: Path) -> None:
         "spread by Feast's own keys. Serving processes hold no state and share nothing but Redis.",
         "",
         f"CPU of a decision by processes: {workers['cpu_ms_1']:.3f} ms with one, {workers['cpu_ms_2']:.3f} ms with two "
-        "on a core each, at the same number of connections in all, so that each of two finds fewer requests to share a "
-        "pass.",
+        f"on a core each at as many connections each, {workers['cpu_ms_2_shared']:.3f} ms with two at as many in all, "
+        "where each finds fewer requests to share a pass. The second's core is also the load generator's and Redis's.",
         "",
         "What this does not say: network between machines (here Redis is on the same one), TLS, replicas, and the "
         "worker, which is measured by `python -m benchmarks.feedback`.",

@@ -95,20 +95,25 @@ def weights(bench: Bench, ours: Contestant) -> dict[str, float]:
 
 
 def workers(bench: Bench, ours: Contestant) -> dict[str, float]:
-    """Serve with one process and with two, each on a core of its own, and return the CPU of a decision, ms."""
+    """Serve with one process and with two, each on a core of its own, and return the CPU of a decision, ms.
+
+    `cpu_ms_2`: two at as many connections each as the one had; `cpu_ms_2_shared`: at as many in all, so that each finds
+    fewer requests to share a pass.
+    """
     found = {}
-    for count in (1, 2):
+    for name, count, share in (("cpu_ms_1", 1, 1), ("cpu_ms_2", 2, 1), ("cpu_ms_2_shared", 2, 2)):
+        connections = bench.plan.connections * count // share
         many = replace(ours, name=f"ours_{count}_workers", command=[*ours.command, "--workers", str(count)])
         with up(many, bench) as it:
             serving = family(it.process.pid)[-count:]
             pin(serving[-1], bench.cores.service)
             pin(serving[0], bench.cores.others if count == 2 else bench.cores.service)
             with on_core(bench.cores.others):
-                bench.load.run(it.port, bench.plan.connections, 1.0)
+                bench.load.run(it.port, connections, 1.0)
                 before = sum(cpu_seconds(pid) for pid in serving)
-                window = bench.load.run(it.port, bench.plan.connections, LOAD_SECONDS)
+                window = bench.load.run(it.port, connections, LOAD_SECONDS)
                 spent = sum(cpu_seconds(pid) for pid in serving) - before
-        found[f"cpu_ms_{count}"] = spent * 1000 / max(window.requests, 1)
+        found[name] = spent * 1000 / max(window.requests, 1)
     return found
 
 

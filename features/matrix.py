@@ -23,10 +23,14 @@ JOURNEY_COLUMNS = (
     "shopping_days_28", "shopping_days_90", "gap_mean_days", "gap_p90_days", "last_gap_days", "silence_days",
     "silence_in_gaps", "stage",
 )  # fmt: skip
-ACTION_COLUMNS = ("issue", "dimension", "campaign_type", "window_days", "offer_coupons", "offer_breadth")
+ACTION_COLUMNS = (
+    "issue", "dimension", "campaign_type", "window_days", "offer_coupons", "offer_breadth", "action", "channel",
+)  # fmt: skip
 """Columns of an action itself: codes of issue, dimension's member and campaign type, the response window, and of the
-offer how many coupons it has and how broad they are (sales of their products / the member's); NaN if none."""
-OFFER_COLUMNS = ACTION_COLUMNS[4:]
+offer how many coupons it has and how broad they are (sales of their products / the member's); NaN if none. Then what
+only a log tells apart: codes of the action's id and of the channel, NaN where the model's own log has not got them."""
+OFFER_COLUMNS, LOG_COLUMNS = ACTION_COLUMNS[4:6], ACTION_COLUMNS[6:]
+CODE_COLUMNS = (*ACTION_COLUMNS[:3], *LOG_COLUMNS)
 FUTURE_SECONDS = 300.0
 """A view stamped further ahead of now than this is not believed: one bad clock must not freeze a customer."""
 NEW_DAYS, RETURNED_GAP_DAYS, RETURNED_WITHIN_DAYS = 45, 60, 30
@@ -226,12 +230,15 @@ class ActionTable:
         campaign_types: Sequence[float],
         window_days: Sequence[float],
         offers: Sequence[tuple[float, float]] | None = None,
+        logged: Sequence[tuple[float, float]] | None = None,
     ) -> ActionTable:
         """Resolve actions given by issue code, dimension member (or None), campaign type code and response window.
 
         Args:
             offers: Coupons and breadth of each action's offer, NaN where there is none; None: no action has any.
+            logged: Codes of each action's id and channel, NaN where there is none; None: no action has any.
         """
+        none = [(np.nan, np.nan)] * len(members)
         known = [member for dimension in columns.layout.dimensions.values() for member in dimension]
         position: Mapping[str | None, float] = {None: np.nan, **{member: float(i) for i, member in enumerate(known)}}
         missing = len(columns.names)
@@ -242,7 +249,8 @@ class ActionTable:
                 np.array([position[m] for m in members]),
                 np.asarray(campaign_types, float),
                 np.asarray(window_days, float),
-                np.array(offers if offers is not None else [(np.nan, np.nan)] * len(members)).reshape(-1, 2),
+                np.array(none if offers is None else offers).reshape(-1, len(OFFER_COLUMNS)),
+                np.array(none if logged is None else logged).reshape(-1, len(LOG_COLUMNS)),
             ]
         )
         return cls(np.array(rows, dtype=np.int64).reshape(len(members), len(columns.relatives)), statics)
@@ -256,7 +264,7 @@ class ModelInput:
         self.names: tuple[str, ...] = (*columns.scalars, *columns.relatives, *ACTION_COLUMNS)
         self.categoricals: tuple[str, ...] = (
             *(n for n in columns.scalars if columns.vocabulary(n) and n not in ("age_band", "income_band")),
-            *ACTION_COLUMNS[:3],
+            *CODE_COLUMNS,
         )
         self._scalar_rows = np.array([columns.index[name] for name in columns.scalars])
 

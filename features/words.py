@@ -23,6 +23,8 @@ _ACTION = {
     "window_days": "the response window, days",
     "offer_coupons": "coupons of the offer",
     "offer_breadth": "sales of the products on the coupons / sales of the dimension's member",
+    "action": "which action it is",
+    "channel": "the channel it is shown in",
 }
 _RATIOS = {name: (above, below) for name, above, below in RATIOS}
 _BY_COLUMN = {fact.column: fact for fact in LAYOUT.facts.values() if fact.kind not in (Kind.ANCHOR, Kind.RECENT)}

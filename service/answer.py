@@ -135,7 +135,7 @@ def actions_of(decided: Decided, locale: str | None, *, with_reasons: bool) -> l
             form.content,
             finite(decisions.priorities.item(i, candidate)),
             finite(decisions.propensities.item(i, candidate)),
-            "model" if form.is_modelled and evidence > 0 else "prior",
+            scorer.sources[form.action],
             evidence + decisions.evidence.positives.item(form.action),
             finite(decisions.uplifts.item(i, candidate)) if decisions.uplifts.size else None,
             form.value,
@@ -150,7 +150,7 @@ class Form(msgspec.Struct, frozen=True):
     """What does not change of a treatment in one locale.
 
     Attributes:
-        action: Position in `Catalogue.actions`. is_modelled: Its propensity is a model's, where one knows it.
+        action: Position in `Catalogue.actions`.
     """
 
     action: int
@@ -162,7 +162,6 @@ class Form(msgspec.Struct, frozen=True):
     locale: str
     content: msgspec.Raw
     value: float
-    is_modelled: bool
 
 
 class _Forms:
@@ -194,7 +193,6 @@ class _Forms:
             locale,
             msgspec.Raw(_encode(dict(content))),
             action.value,
-            action.scoring == "model",
         )
 
 

@@ -8,6 +8,7 @@ what is asked of an explainer and how its answer reads; not where the explainer 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,23 +20,29 @@ from service.decision.compiled import CompiledCatalogue
 from service.decision.model import ISSUES, CustomerBatch, Decisions, Floats, Ints, Scorer, Scoring
 from service.ports import Explainer, ExplanationUnavailable
 
+Texts = Mapping[str, tuple[str, ...]]
 MOST_TOLD = 12
 """So many contributions of an action are told one by one, the greatest; the others as their sum."""
 LATER = "not kept with this answer; GET /v1/decisions/{decision_id}?explain=full has it"
 _OF = {Scoring.MODEL: "propensity", Scoring.RISK: "risk of silence", Scoring.PRIOR: "assumption of the catalogue"}
 _MEMBERS = tuple(member for dimension in DIMENSIONS.values() for member in dimension)
-_ACTION_TEXTS = {"issue": ISSUES, "dimension": _MEMBERS, "campaign_type": CAMPAIGN_TYPES, "stage": STAGES}
+_ACTION_TEXTS: Texts = {"issue": ISSUES, "dimension": _MEMBERS, "campaign_type": CAMPAIGN_TYPES, "stage": STAGES}
 
 
 @runtime_checkable
 class Explainable(Scorer, Protocol):
     """A scorer that shows what its model reads."""
 
+    texts: Texts
+    """Column of a model row -> what its codes stand for, where the model alone says so."""
+
     @property
     def names(self) -> tuple[str, ...]:
         """Columns of a model row, (n_inputs,)."""
 
-    def rows(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
+    def rows(
+        self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float, channel: str
+    ) -> Floats:
         """Return the model rows of pairs, (n_pairs, n_inputs); arguments as of `score`."""
 
     def calibrated(self, contributions: Floats, actions: Ints) -> Floats:
@@ -76,11 +83,12 @@ def chosen_of(
     """
     everything = tuple(int(decisions.actions[choice.candidate]) for choice in decisions.chosen[customer])
     terms = catalogue.catalogue.actions
-    scored = np.array([a for a in everything if terms[a].scoring is not Scoring.PRIOR], dtype=np.int64)
+    assumed = [a for a in everything if terms[a].scoring is not Scoring.RISK and scorer.sources[a] == "prior"]
+    scored = np.array([a for a in everything if a not in assumed], dtype=np.int64)
     customers = np.full(len(scored), customer, dtype=np.int64)
     if not isinstance(scorer, Explainable):
         raise ExplanationUnavailable("what scored it does not show what it reads")
-    rows = scorer.rows(batch, decisions.as_of, customers, scored, decisions.now)
+    rows = scorer.rows(batch, decisions.as_of, customers, scored, decisions.now, decisions.request.channel)
     return Chosen(digest, catalogue, scorer, everything, scored, rows)
 
 
@@ -132,7 +140,8 @@ def told(chosen: Chosen, contributions: Floats) -> list[dict[str, Any]]:
         names = chosen.scorer.names
         for k, parts in enumerate(chosen.scorer.calibrated(contributions, chosen.actions)):
             action = int(chosen.actions[k])
-            entries[action] = _entry(terms[action].id, terms[action].scoring, names, chosen.rows[k], parts)
+            texts = {**_ACTION_TEXTS, **chosen.scorer.texts}
+            entries[action] = _entry(terms[action].id, terms[action].scoring, names, texts, chosen.rows[k], parts)
     return [entries[a] for a in chosen.all_actions]
 
 
@@ -140,7 +149,9 @@ def _entry_without_model(action_id: str, scoring: Scoring, prior: float) -> dict
     return {"action_id": action_id, "of": _OF[scoring], "probability": prior}
 
 
-def _entry(action_id: str, scoring: Scoring, names: tuple[str, ...], row: Floats, parts: Floats) -> dict[str, Any]:
+def _entry(
+    action_id: str, scoring: Scoring, names: tuple[str, ...], texts: Texts, row: Floats, parts: Floats
+) -> dict[str, Any]:
     order = np.argsort(-np.abs(parts[:-1]), kind="stable")
     shown = [int(i) for i in order[:MOST_TOLD] if parts[i] != 0.0]
     log_odds = float(parts.sum())
@@ -148,7 +159,7 @@ def _entry(action_id: str, scoring: Scoring, names: tuple[str, ...], row: Floats
         {
             "column": names[i],
             "words": describe(names[i]),
-            "value": _readable(names[i], float(row[i])),
+            "value": _readable(names[i], float(row[i]), texts),
             "log_odds": float(parts[i]),
         }
         for i in shown
@@ -165,9 +176,9 @@ def _entry(action_id: str, scoring: Scoring, names: tuple[str, ...], row: Floats
     }
 
 
-def _readable(column: str, value: float) -> str | float | None:
+def _readable(column: str, value: float, known: Texts) -> str | float | None:
     if math.isnan(value):
         return None
     fact = LAYOUT.facts.get(column)
-    texts = _ACTION_TEXTS.get(column) or (fact.vocabulary if fact is not None else ())
+    texts = known.get(column) or (fact.vocabulary if fact is not None else ())
     return texts[int(value)] if texts else value

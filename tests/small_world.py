@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.catalogue.loader import load_catalogue
 from service.model_agent import sync_once
 from training.backfill import backfill, snapshot_moments
 from training.dataset import feast_facts, monthly_moments
@@ -15,6 +16,7 @@ from training.feast_steps import apply, open_store
 from training.registry import train_and_register
 from training.sources import connect, write_history
 
+CATALOGUE = Path(__file__).parents[1] / "service" / "catalogue.yaml"
 NO_SERVER = "127.0.0.1:1"
 """Feast's offline store and registry need no online store; nothing listens here."""
 
@@ -71,7 +73,11 @@ def build_small_world(path: Path, households: int = 200, max_rounds: int = 40) -
     with feast_environment(var) as registry:
         store = open_store()
         apply(store, facts_folder=lake / "facts")
-        train_and_register(history, mlflow_uri, facts_of=feast_facts(store), max_rounds=max_rounds, threads=1)
+        catalogue = load_catalogue(CATALOGUE)
+        facts_of = feast_facts(store)
+        train_and_register(
+            history, mlflow_uri, facts_of=facts_of, catalogue=catalogue, max_rounds=max_rounds, threads=1
+        )
         digest = sync_once(var / "models", mlflow_uri, registry)
     if digest is None:
         raise RuntimeError("the agent made no bundle")

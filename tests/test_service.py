@@ -340,7 +340,7 @@ def test_api_and_batch_are_bit_equal(served: Served, households: list[str], tmp_
                 assert row[name] == action[name], (customer, name)
                 compared += 1
     assert compared > 1000
-    assert {row["propensity_source"] for row in answer["actions"]} <= {"model", "prior"}
+    assert {row["propensity_source"] for row in answer["actions"]} <= {"model", "group", "prior"}
     served.set_clock(NOW)
 
 

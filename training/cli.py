@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -24,6 +24,10 @@ from training import (
 )
 from training.pipeline import CHECKOUT, Step, run_steps
 
+if TYPE_CHECKING:
+    from service.decision.model import Catalogue
+    from training.log_dataset import Log
+
 console = Console(stderr=True)
 Var = Annotated[Path, typer.Option(envvar="NBA_VAR", help="Folder of everything that is written.")]
 MlflowUri = Annotated[str, typer.Option(envvar="NBA_MLFLOW_URI", help="MLflow tracking and registry.")]
@@ -31,16 +35,26 @@ DEFAULT_VAR = CHECKOUT / "var"
 DEFAULT_CATALOGUE = CHECKOUT / "service" / "catalogue.yaml"
 DEFAULT_MLFLOW = f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}"
 MODEL_MODULES = (
-    "dataset", "train", "calibrate", "evaluate", "documents", "reports", "registry", "held_out", "gate", "model_card",
+    "dataset", "log_dataset", "train", "calibrate", "evaluate", "documents", "reports", "registry", "held_out", "gate",
+    "model_card",
 )  # fmt: skip
 MODEL_CODE = ("features/matrix.py", *(f"training/{name}.py" for name in MODEL_MODULES))
 FACTS_CODE = ("features/layout.py", "features/contract.py", "features/stored.py", "features/facts.py")
 
 
-def steps_of(var: Path, mlflow_uri: str) -> list[Step]:
-    """Return the steps in order, over one folder and one MLflow."""
+def steps_of(var: Path, mlflow_uri: str, *, learns_from_log: bool = False) -> list[Step]:
+    """Return the steps in order, over one folder and one MLflow; the model may learn from the decision log, too."""
     history, lake = var / "history", var / "lake"
     store = os.environ.get("NBA_REDIS_URL", "")
+    from service.catalogue.loader import load_catalogue
+    from training.dataset import groups_of
+    from training.log_dataset import Log
+    from training.responses import catalogues
+
+    path = Path(os.environ.get("NBA_CATALOGUE", DEFAULT_CATALOGUE))
+    catalogue = load_catalogue(path)
+    groups = str(sorted(groups_of(catalogue).items()))
+    log = Log(lake, catalogues(var / "catalogues", path)) if learns_from_log else None
     return [
         Step(
             "load", "1 history", ("training/sources.py", "training/aisles.csv", "features/contract.py"),
@@ -61,7 +75,8 @@ def steps_of(var: Path, mlflow_uri: str) -> list[Step]:
         Step(
             "train", "5 model",
             MODEL_CODE,
-            (mlflow_uri, _text(var / "tuned.json")), (), lambda: _train(history, mlflow_uri),
+            (mlflow_uri, _text(var / "tuned.json"), groups, log.extent if log else ""), (),
+            lambda: _train(history, mlflow_uri, catalogue, log),
         ),
     ]  # fmt: skip
 
@@ -100,11 +115,13 @@ def _materialize(history: Path) -> str:
     return f"snapshots up to {max(moments):%Y-%m-%d %H:%M} UTC are online"
 
 
-def _train(history: Path, mlflow_uri: str) -> str:
+def _train(history: Path, mlflow_uri: str, catalogue: Catalogue, log: Log | None) -> str:
     from training.registry import train_and_register
     from training.tune import tuned
 
-    return train_and_register(history, mlflow_uri, console=console, parameters=tuned(history.parent))
+    return train_and_register(
+        history, mlflow_uri, console=console, catalogue=catalogue, log=log, parameters=tuned(history.parent)
+    )
 
 
 def register(app: typer.Typer) -> None:

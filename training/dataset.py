@@ -7,14 +7,15 @@ Decides what counts as a positive. Three different events are stacked, one an is
 - cross_sell: a household without a purchase in the aisle for 180 days (or ever) buys there within 30 days.
 - retention: a household seen before buys nothing for 30 days.
 
-A label lies strictly after its moment, facts at or before it. It must not know how a model is trained.
+A label lies strictly after its moment, facts at or before it. Rows of the decision log have the same columns, and the
+log's own beside (`training.log_dataset`). It must not know how a model is trained.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,19 @@ from numpy.typing import NDArray
 
 from features.contract import AISLES, LAYOUT, UTC_OFFSET_HOURS
 from features.layout import Fact
-from features.matrix import OFFER_COLUMNS, ActionTable, Columns, ModelInput
-from service.decision.model import CAMPAIGN_TYPES, ISSUES
+from features.matrix import LOG_COLUMNS, OFFER_COLUMNS, ActionTable, Columns, ModelInput
+from service.decision.model import CAMPAIGN_TYPES, ISSUES, Catalogue
 from training.sources import connect
 
 Floats = NDArray[np.float64]
 FactsOf = Callable[[Sequence[str], Floats], Floats]
 """(customer ids, Unix seconds), one a pair -> facts (layout.width, n_pairs)."""
+Texts = Mapping[str, tuple[str, ...]]
+LOGGED = {
+    "action_id": pa.string(), "channel": pa.string(), "arm": pa.string(), "arm_probability": pa.float64(),
+    "selection_probability": pa.float64(),
+}  # fmt: skip
+"""Columns of a row that only a log fills in."""
 
 BURN_IN_WEEKS = 13
 """Most households are first seen in the first weeks of the data: before this "new" and "never" mean nothing."""
@@ -109,10 +116,12 @@ class Dataset:
 
     Attributes:
         rows: row_id, customer_id, moment, issue, member, campaign_type, window_days, label, campaign_id, known_at,
-            offer_coupons, offer_breadth.
+            offer_coupons, offer_breadth, group (of the action, "" where the catalogue has none like it), and those of
+            `LOGGED`, null for what was not decided here. Of a log, `campaign_id` is the decision.
         inputs: (n_rows, n_inputs) in the order of `names`, NaN where missing.
         facts, pairs: facts (layout.width, n_pairs) and the (n_rows,) pair of each row.
         fingerprint: SHA-256 over labels and inputs; two runs with the same one were trained on the same bytes.
+        texts: Column of `LOG_COLUMNS` -> what its codes stand for, in their order.
     """
 
     rows: pa.Table
@@ -121,6 +130,35 @@ class Dataset:
     facts: Floats
     pairs: NDArray[np.int64]
     fingerprint: str
+    texts: Texts = field(default_factory=dict)
+
+    @classmethod
+    def joined(cls, first: Dataset, second: Dataset) -> Dataset:
+        """Put the rows of a dataset below those of another; codes are the second's."""
+        below = second.rows.select(first.rows.column_names).cast(first.rows.schema)
+        rows = pa.concat_tables([first.rows, below])
+        place = rows.column_names.index("row_id")
+        rows = rows.set_column(place, "row_id", pa.array(np.arange(rows.num_rows)))
+        both = hashlib.sha256((first.fingerprint + second.fingerprint).encode()).hexdigest()
+        return cls(
+            rows,
+            np.vstack([first.inputs, second.inputs]),
+            first.names,
+            np.hstack([first.facts, second.facts]),
+            np.concatenate([first.pairs, second.pairs + first.facts.shape[1]]),
+            both,
+            second.texts,
+        )
+
+    @property
+    def is_logged(self) -> NDArray[np.bool_]:
+        """(n_rows,) whether a row is from the decision log."""
+        return np.asarray(self.rows["channel"].is_valid().to_numpy(zero_copy_only=False))
+
+    @property
+    def kinds(self) -> list[tuple[str, str]]:
+        """(n_rows,) issue and group of each row's action, by which it is calibrated."""
+        return list(zip(self.rows["issue"].to_pylist(), self.rows["group"].to_pylist(), strict=True))
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of `rows` as an array; moments as Unix seconds."""
@@ -174,13 +212,23 @@ def label_rows(history: Path, moments: Sequence[datetime], threads: int = 2) -> 
         return con.sql(query).to_arrow_table()
 
 
-def build_dataset(rows: pa.Table, facts_of: FactsOf) -> Dataset:
+def groups_of(catalogue: Catalogue) -> Mapping[tuple[str, str], str]:
+    """Return (issue, member) -> the group of the catalogue's action about it."""
+    return {(action.issue, action.member): action.group for action in reversed(catalogue.actions) if action.member}
+
+
+def build_dataset(
+    rows: pa.Table, facts_of: FactsOf, groups: Mapping[tuple[str, str], str] | None = None, texts: Texts | None = None
+) -> Dataset:
     """Join facts to labelled rows and turn them into the model's inputs, each row as of its own moment.
 
     Args:
-        rows: What `label_rows` gave.
+        rows: What `label_rows` gave, or rows of a log.
         facts_of: Where facts come from; asked once for the distinct (customer, moment) pairs.
+        groups: What `groups_of` gave, for rows that do not say their group.
+        texts: Column of `LOG_COLUMNS` -> what its codes stand for.
     """
+    rows = _complete(rows, groups or {})
     moments = seconds(rows["moment"])
     customers = rows["customer_id"].to_numpy(zero_copy_only=False)
     ids, codes = np.unique(customers.astype(str), return_inverse=True)
@@ -190,10 +238,21 @@ def build_dataset(rows: pa.Table, facts_of: FactsOf) -> Dataset:
     columns = Columns()
     model_input = ModelInput(columns)
     as_of = columns.as_of(facts, keys[:, 0])
-    kinds, actions = _distinct_actions(rows)
+    kinds, actions = _distinct_actions(rows, texts or {})
     table = ActionTable.of(columns, *kinds)
     inputs = model_input.rows(as_of, pairs, actions, table)
-    return Dataset(rows, inputs, model_input.names, facts, pairs, _fingerprint(rows, inputs))
+    return Dataset(rows, inputs, model_input.names, facts, pairs, _fingerprint(rows, inputs), texts or {})
+
+
+def _complete(rows: pa.Table, groups: Mapping[tuple[str, str], str]) -> pa.Table:
+    """Return the rows with every column that a dataset's have."""
+    if "group" not in rows.column_names:
+        pairs = zip(rows["issue"].to_pylist(), rows["member"].to_pylist(), strict=True)
+        rows = rows.append_column("group", pa.array([groups.get(pair, "") for pair in pairs], pa.string()))
+    for name, kind in LOGGED.items():
+        if name not in rows.column_names:
+            rows = rows.append_column(name, pa.nulls(len(rows), kind))
+    return rows
 
 
 def feast_facts(store: Any = None) -> FactsOf:
@@ -230,22 +289,24 @@ def _numbers(column: pa.Array, fact: Fact) -> Floats:
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)[None, :]
 
 
-def _distinct_actions(rows: pa.Table) -> tuple[tuple[Any, ...], NDArray[np.int64]]:
+def _distinct_actions(rows: pa.Table, texts: Texts) -> tuple[tuple[Any, ...], NDArray[np.int64]]:
     """Return codes, members, windows and offers of the distinct actions as `ActionTable.of` takes them, and positions.
 
     A position is that of a row's action.
     """
-    parts = (rows[name].to_pylist() for name in ("issue", "member", "campaign_type", "window_days", *OFFER_COLUMNS))
-    texts = list(zip(*parts, strict=True))
-    position = {action: i for i, action in enumerate(dict.fromkeys(texts))}
+    names = ("issue", "member", "campaign_type", "window_days", *OFFER_COLUMNS, "action_id", "channel")
+    told = list(zip(*(rows[name].to_pylist() for name in names), strict=True))
+    position = {action: i for i, action in enumerate(dict.fromkeys(told))}
+    codes = [{text: float(i) for i, text in enumerate(texts.get(name, ()))} for name in LOG_COLUMNS]
     kinds = (
         [float(ISSUES.index(issue)) for issue, *_ in position],
         [member for _, member, *_ in position],
         [float(CAMPAIGN_TYPES.index(kind)) if kind else np.nan for _, _, kind, *_ in position],
         [float(window) for _, _, _, window, *_ in position],
-        [(_known(coupons), _known(breadth)) for *_, coupons, breadth in position],
+        [(_known(coupons), _known(breadth)) for *_, coupons, breadth, _, _ in position],
+        [(codes[0].get(action, np.nan), codes[1].get(channel, np.nan)) for *_, action, channel in position],
     )
-    return kinds, np.array([position[action] for action in texts], dtype=np.int64)
+    return kinds, np.array([position[action] for action in told], dtype=np.int64)
 
 
 def _known(value: float | None) -> float:

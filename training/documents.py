@@ -14,6 +14,7 @@ from features.contract import LAYOUT, STAGES, UTC_OFFSET_HOURS
 from features.layout import SECONDS_PER_DAY, Kind
 from features.matrix import ACTION_COLUMNS, OFFER_COLUMNS
 from features.version import describe_contract, features_version
+from service.decision.bundle_scorer import LEAST_POSITIVES, evidence_key
 from service.decision.model import ISSUES
 from training.dataset import Dataset
 from training.train import Trained
@@ -37,7 +38,7 @@ def documents(dataset: Dataset, trained: Trained) -> dict[str, dict[str, Any]]:
 
 
 def contract_document(dataset: Dataset, trained: Trained) -> dict[str, Any]:
-    """Return the feature contract and, by issue, the windows and campaign types that the model has seen."""
+    """Return the feature contract and, by issue, what the model has seen; and the texts behind codes of the log."""
     seen = ~trained.slices.test
     issues, kinds = dataset.column("issue")[seen], dataset.column("campaign_type")[seen]
     windows = dataset.column("window_days")[seen]
@@ -45,12 +46,26 @@ def contract_document(dataset: Dataset, trained: Trained) -> dict[str, Any]:
         issue: {
             "window_days": [float(windows[issues == issue].min()), float(windows[issues == issue].max())],
             "campaign_types": sorted({str(kind) for kind in kinds[issues == issue] if kind is not None}),
+            "members": _members_seen(dataset, seen & (dataset.column("issue") == issue)),
             **_offers_seen(dataset, seen & (dataset.column("issue") == issue)),
         }
         for issue in ISSUES
         if (issues == issue).any()
     }
-    return {"features_version": features_version(), "features": describe_contract(), "actions": actions}
+    texts = {name: list(texts) for name, texts in dataset.texts.items()}
+    return {
+        "features_version": features_version(),
+        "features": describe_contract(),
+        "actions": actions,
+        "logged": texts,
+    }
+
+
+def _members_seen(dataset: Dataset, rows: NDArray[np.bool_]) -> list[str]:
+    """Return the members with positives enough among the rows to be told apart from the others of their group."""
+    members = [member for member in dataset.column("member")[rows & dataset.column("label").astype(bool)] if member]
+    names, counts = np.unique(np.array(members, dtype=np.str_), return_counts=True)
+    return [str(name) for name, count in zip(names, counts, strict=True) if count >= LEAST_POSITIVES]
 
 
 def _offers_seen(dataset: Dataset, rows: NDArray[np.bool_]) -> dict[str, dict[str, list[float]]]:
@@ -62,10 +77,10 @@ def _offers_seen(dataset: Dataset, rows: NDArray[np.bool_]) -> dict[str, dict[st
 
 
 def evidence(dataset: Dataset, trained: Trained) -> dict[str, float]:
-    """Count the positives behind each `issue|member`, among the rows that the model was fitted on."""
+    """Count the positives behind each `evidence_key`, among the rows that the model was fitted on."""
     labels = dataset.column("label").astype(bool) & ~trained.slices.test
-    pairs = zip(dataset.column("issue")[labels], dataset.column("member")[labels], strict=True)
-    names, counts = np.unique([f"{issue}|{member or ''}" for issue, member in pairs], return_counts=True)
+    kinds = zip(*(dataset.column(name)[labels] for name in ("issue", "member", "action_id")), strict=True)
+    names, counts = np.unique([evidence_key(*kind) for kind in kinds], return_counts=True)
     return {str(name): float(count) for name, count in zip(names, counts, strict=True)}
 
 

@@ -77,13 +77,15 @@ def effect_rows(
         )
     facts = np.column_stack([np.frombuffer(p.row.facts, "<f8") for p in kept])
     as_of_columns = columns.as_of(facts, np.array([p.row.decision_time for p in kept]))
-    table = domain.restrict(
-        compile_catalogue(catalogue, columns).action_table, [action.issue for action in catalogue.actions]
-    )
+    table = domain.restrict(compile_catalogue(catalogue, columns).action_table, catalogue.actions)
     model_input = ModelInput(columns)
     positions = np.array([catalogue.index[p.action.id] for p in kept], dtype=np.int64)
+    channels, inputs = np.array([p.row.channel for p in kept]), np.empty((len(kept), len(model_input.names)))
+    for channel in np.unique(channels):
+        own = np.flatnonzero(channels == channel)
+        inputs[own] = model_input.rows(as_of_columns, own, positions[own], domain.shown_in(table, str(channel)))
     return EffectRows(
-        model_input.rows(as_of_columns, np.arange(len(kept)), positions, table),
+        inputs,
         np.array([p.is_treated for p in kept], dtype=np.bool_),
         np.array([_has_success(p, moments) for p in kept], dtype=np.float64),
         np.array([p.share for p in kept], dtype=np.float64),

@@ -30,7 +30,7 @@ NEWEST = 0.2
 """Share of the rows, by moment, that rounds and calibration are taken from."""
 MAX_ROUNDS = 200
 LEAST_POSITIVES = 20
-CODES = ("action", "channel")
+CODES = ("shown_action", "shown_channel")
 CONTACT_HALF_LIVES_DAYS = (7.0, 28.0)
 CONTEXT = (*CODES, *(f"contacts_h{days:.0f}" for days in CONTACT_HALF_LIVES_DAYS))
 """Inputs beside those of `ModelInput`: which action in which channel, as codes, and how much was shown lately."""
@@ -68,7 +68,7 @@ class Rows:
     @property
     def actions(self) -> Ints:
         """(n,) positions in the catalogue's actions."""
-        return self.context[:, CONTEXT.index("action")].astype(np.int64)
+        return self.context[:, CONTEXT.index("shown_action")].astype(np.int64)
 
 
 def context(actions: Ints, channel: int, recent: Floats) -> Floats:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from features.contract import REGISTERED_MODEL
 from features.version import features_version
+from service.decision.bundle_scorer import LEAST_POSITIVES
 from service.decision.model import ISSUES
 from training.dataset import Dataset
 from training.reports import as_markdown
@@ -47,7 +48,10 @@ def model_card(dataset: Dataset, trained: Trained, overall: Measures, actions: M
             f"- fitted on {int((~slices.test).sum()):,} rows before {TEST_FROM:%Y-%m-%d}, calibrated on those from "
             f"{CALIBRATION_FROM:%Y-%m-%d} by models that had not seen them, judged on {int(slices.test.sum()):,} rows "
             "after\n"
-            f"- {trained.rounds} trees; one logistic line an issue turns scores into probabilities",
+            f"- of all, {int(dataset.is_logged.sum()):,} rows are answers of the decision log, by which their issues "
+            "are calibrated and judged\n"
+            f"- {trained.rounds} trees; a logistic line an issue, moved for each group of actions by as much as groups "
+            "differ beyond chance, turns scores into probabilities",
             "## How good it is, beside plain models\n\nOn the test slice, which lies after everything it was fitted "
             "on; intervals are 95 %, by household.\n\n" + as_markdown(overall),
             "## By action\n\n" + (as_markdown(actions) if actions else "No action has enough positives to be judged."),
@@ -60,7 +64,8 @@ def _limits(overall: Measures, actions: Measures) -> list[str]:
     """Return what the measures themselves warn of."""
     found = [
         "a customer of whom nothing is known is scored as the typical new one",
-        "an action that the history does not have is not scored by it: the catalogue's assumption stands",
+        f"an action with fewer than {LEAST_POSITIVES} positives is scored as any other of its group; one of an issue "
+        "that was never seen is not scored: the catalogue's assumption stands",
     ]
     for issue in ISSUES:
         own, plain = overall.get(f"lightgbm.{issue}", {}), overall.get(f"logistic_regression.{issue}", {})

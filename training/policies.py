@@ -110,7 +110,7 @@ class Truth:
     """Scores with the truth: the gain in probability from placing an action, times who looks at it being the weight.
 
     Attributes:
-        version, evidence, attributable: As a `Scorer` has them.
+        version, evidence, sources, attributable: As a `Scorer` has them.
     """
 
     version = "truth"
@@ -120,6 +120,7 @@ class Truth:
         self._world, self._position = setting.world, setting.position
         self._is_full, self._only = is_full, only
         self.evidence: Floats = np.full(len(setting.base.catalogue.actions), 1e6)
+        self.sources = ("model",) * len(self.evidence)
         self.attributable: Floats = np.ones(len(self.evidence))
         self._channel, self._tired = "", np.empty(0)
 
@@ -128,7 +129,9 @@ class Truth:
         self._channel, self._tired = simulation.channel, simulation.tired.contacts
         return self
 
-    def score(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
+    def score(
+        self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float, channel: str
+    ) -> Floats:
         """Return the true uplift of pairs; negative where showing does harm."""
         households = np.array([self._position[customer] for customer in batch.customer_ids])[customers]
         pairs, tired = Pairs(as_of, customers, actions), self._tired[households]
@@ -139,7 +142,9 @@ class Truth:
         uplift = shown - without
         return uplift if self._only is None else np.where(actions == self._only[self._channel], uplift, -1.0)
 
-    def uplift(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> None:
+    def uplift(
+        self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float, channel: str
+    ) -> None:
         """Have no effect model: `score` is the effect."""
 
 
@@ -208,6 +213,7 @@ class Learned:
         seen, k = rows.at(rows.is_shown), len(self._issues)
         self.evidence: Floats = np.bincount(seen.actions, seen.labels, minlength=k).astype(np.float64)
         self._is_known = np.bincount(seen.actions, minlength=k) >= LEAST_SHOWN
+        self.sources = ("model",) * k
         self.attributable: Floats = self._shares(seen)[self._issues.astype(np.int64)]
 
     def _shares(self, seen: Rows) -> Floats:
@@ -229,27 +235,33 @@ class Learned:
         self._recent = simulation.recent
         return self
 
-    def score(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
+    def score(
+        self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float, channel: str
+    ) -> Floats:
         """Return P(positive | shown) of pairs."""
         scores = self._predict(self._shown, as_of, customers, actions)
         self._latest = now, customers, actions, scores
         return scores
 
-    def uplift(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats | None:
+    def uplift(
+        self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float, channel: str
+    ) -> Floats | None:
         """Return what being shown changes, by two models; NaN for an action that was hardly shown."""
         if self.control is None:
             return None
-        gain = self._shown_again(batch, as_of, customers, actions, now) - self._predict(
+        gain = self._shown_again(batch, as_of, customers, actions, now, channel) - self._predict(
             self.control, as_of, customers, actions
         )
         return np.where(self._is_known[actions], gain, np.nan)
 
-    def _shown_again(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
+    def _shown_again(
+        self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float, channel: str
+    ) -> Floats:
         """Return `score`, which the core has just asked for the same pairs, or for more issues."""
         at, of, what, scores = self._latest
         if at == now and np.array_equal(of, customers) and np.array_equal(what, actions):
             return scores
-        return self.score(batch, as_of, customers, actions, now)
+        return self.score(batch, as_of, customers, actions, now, channel)
 
     def _predict(self, model: Response, as_of: Floats, customers: Ints, actions: Ints) -> Floats:
         rows = self._input.rows(as_of, customers, actions, self._table)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from features.contract import REGISTERED_MODEL
 from features.version import features_version
+from service.decision.bundle_scorer import Domain
 from service.decision.calibration import Calibrator
 from training.gate import Verdict, judge
 from training.held_out import FILE, HeldOut
@@ -145,8 +146,9 @@ class Registry:
         if tuple(booster.feature_name()) != held_out.names:
             raise PromotionError(f"version {version} reads other inputs than the held-out rows have; train again")
         calibrator = Calibrator.from_document(json.loads((found / "calibrator.json").read_text()))
-        raw = np.asarray(booster.predict(held_out.inputs, raw_score=True, num_threads=1))
-        return calibrator.apply(raw, held_out.issues.astype(np.float64))
+        domain = Domain.from_contract(json.loads((found / "contract.json").read_text()))
+        raw = np.asarray(booster.predict(held_out.as_read_by(domain.logged), raw_score=True, num_threads=1))
+        return calibrator.apply(raw, calibrator.lines(held_out.kinds))
 
     def _contract_of(self, version: str) -> str:
         return str(self._version(version).tags.get("features_version", ""))

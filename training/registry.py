@@ -19,12 +19,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from features.contract import FEATURE_SERVICE, REGISTERED_MODEL
 from features.version import features_version
-from service.decision.model import ISSUES
+from service.decision.model import ISSUES, Catalogue
 from service.decision.record import FILES_TAG, files_digest
-from training.dataset import Dataset, FactsOf, build_dataset, feast_facts, label_rows, monthly_moments
+from training.dataset import Dataset, FactsOf, build_dataset, feast_facts, groups_of, label_rows, monthly_moments
 from training.documents import documents
 from training.evaluate import auc_interval, flatten, measure
 from training.held_out import HeldOut
+from training.log_dataset import Log, log_dataset
 from training.model_card import model_card
 from training.promotion import CHALLENGER, CHAMPION, Registry
 from training.reports import as_markdown, draw_all
@@ -41,7 +42,8 @@ def train_and_register(
     *,
     facts_of: FactsOf | None = None,
     console: Console | None = None,
-    catalogue_version: str | None = None,
+    catalogue: Catalogue | None = None,
+    log: Log | None = None,
     max_rounds: int = MAX_ROUNDS,
     threads: int = THREADS,
     parameters: Mapping[str, Any] | None = None,
@@ -53,7 +55,8 @@ def train_and_register(
         mlflow_uri: Of tracking and registry; for SQLite, artifacts go to `artifacts` beside the database.
         facts_of: Where facts come from; by default Feast's offline store.
         console: Where progress is shown; None shows nothing.
-        catalogue_version: Kept as a tag.
+        catalogue: Its groups are calibrated each; its version is kept as a tag.
+        log: Decisions whose answers are learned from beside the history.
         max_rounds: Most trees.
         threads: How many threads DuckDB and LightGBM may use.
         parameters: Of the booster, in place of those in the code.
@@ -66,16 +69,32 @@ def train_and_register(
         task = progress.add_task("Labelling", total=None)
         rows = label_rows(history, monthly_moments(history), threads)
         progress.update(task, description=f"Joining facts point in time to {rows.num_rows:,} rows, through Feast")
-        dataset = build_dataset(rows, facts_of or feast_facts())
+        dataset = build_dataset(rows, facts_of or feast_facts(), groups_of(catalogue) if catalogue else None)
+        progress.update(task, description="Reading the decision log")
+        logged = log_dataset(log) if log else None
+        dataset = Dataset.joined(dataset, logged) if logged else dataset
         progress.update(task, description="Training and calibrating")
         trained = train(dataset, max_rounds, threads, parameters)
         progress.update(task, description="Measuring")
         overall, actions = measures(dataset, trained)
         progress.update(task, description="Drawing and registering")
-        version = register_version(mlflow_uri, dataset, trained, overall, actions, catalogue_version)
+        known_as = catalogue.version if catalogue else None
+        version = register_version(mlflow_uri, dataset, trained, overall, actions, known_as)
     reached = {issue: overall.get(f"lightgbm.{issue}", {}).get("auc", np.nan) for issue in ISSUES[:3]}
     said = ", ".join(f"{issue} {area:.3f}" for issue, area in reached.items())
+    said += f"; {learned_from(dataset)}" if log else ""
     return f"{REGISTERED_MODEL}/{version} {admitted(mlflow_uri, version)}; AUC on the test: {said}"
+
+
+def learned_from(dataset: Dataset) -> str:
+    """Say what a dataset has of the decision log."""
+    own = dataset.is_logged
+    if not own.any():
+        return "the log has too few answers yet: learned from the history alone"
+    issues, labels = dataset.column("issue")[own], dataset.column("label")[own].astype(bool)
+    counts = (f"{issue} {(issues == issue).sum():,} ({labels[issues == issue].sum():,} positive)" for issue in ISSUES)
+    told = [count for count, issue in zip(counts, ISSUES, strict=True) if (issues == issue).any()]
+    return "answers of the log: " + ", ".join(told)
 
 
 def admitted(mlflow_uri: str, version: str) -> str:
@@ -105,7 +124,7 @@ def measures(dataset: Dataset, trained: Trained) -> tuple[dict[str, dict[str, fl
     parts = {issue: test & (issues == issue) for issue in ISSUES if (test & (issues == issue)).any()}
     if "upsell" in parts:
         parts["upsell_a"] = parts["upsell"] & (kinds == "a")
-        parts["upsell_b_c"] = parts["upsell"] & (kinds != "a")
+        parts["upsell_b_c"] = parts["upsell"] & np.isin(kinds.astype(np.str_), ("b", "c"))
     overall: dict[str, dict[str, float]] = {}
     for model, p in trained.scores.items():
         for part, mask in parts.items():
@@ -222,6 +241,7 @@ def _parameters(dataset: Dataset, trained: Trained) -> dict[str, Any]:
         "rows_train": int(slices.train.sum()),
         "rows_calibration": int(slices.calibration.sum()),
         "rows_test": int(slices.test.sum()),
+        "rows_logged": int(dataset.is_logged.sum()),
     }
 
 

@@ -30,6 +30,8 @@ Bools = NDArray[np.bool_]
 CALIBRATION_FROM = datetime(2017, 8, 1, -UTC_OFFSET_HOURS, tzinfo=UTC)
 TEST_FROM = datetime(2017, 9, 1, -UTC_OFFSET_HOURS, tzinfo=UTC)
 MAX_ROUNDS, PATIENCE, SEED, THREADS = 300, 25, 20170901, 2
+LOG_SLICE = 0.2
+"""Share of an issue's logged rows, the newest, that are the test; so many before them are the calibration slice."""
 FOLDS = 4
 """Parts of the newest slice's households. Base rates drift: the model that serves has seen all of that slice, so those
 that the calibration is fitted on must have seen most of it, or the drift is counted twice."""
@@ -75,11 +77,27 @@ class Slices:
     test: Bools
 
     @classmethod
-    def of(cls, moments: Floats) -> Slices:
-        """Split by the moment of the row."""
-        is_test = moments >= TEST_FROM.timestamp()
-        is_calibration = (moments >= CALIBRATION_FROM.timestamp()) & ~is_test
+    def of(cls, dataset: Dataset) -> Slices:
+        """Split by the moment of the row.
+
+        An issue that has logged rows is calibrated and judged on these alone, since what the log tells is what will be
+        decided; all that the history has of it is then learned from.
+        """
+        moments, is_logged = dataset.column("moment"), dataset.is_logged
+        issues = dataset.inputs[:, dataset.names.index("issue")]
+        starts = np.full((2, len(moments)), [[CALIBRATION_FROM.timestamp()], [TEST_FROM.timestamp()]])
+        for issue in np.unique(issues[is_logged]):
+            own = is_logged & (issues == issue)
+            starts[:, issues == issue] = np.inf
+            starts[:, own] = log_edges(moments[own])[:, None]
+        is_test = moments >= starts[1]
+        is_calibration = (moments >= starts[0]) & ~is_test
         return cls(~is_test & ~is_calibration, is_calibration, is_test)
+
+
+def log_edges(moments: Floats) -> Floats:
+    """Return (2,) when calibration and test slice of an issue's logged rows begin, from their moments."""
+    return np.quantile(moments, [1 - 2 * LOG_SLICE, 1 - LOG_SLICE])
 
 
 @dataclass(frozen=True)
@@ -153,17 +171,15 @@ def train(
     Raises:
         ValueError: where a slice has no rows or no positives.
     """
-    labels, moments = dataset.column("label").astype(np.float64), dataset.column("moment")
-    slices = Slices.of(moments)
+    labels, slices = dataset.column("label").astype(np.float64), Slices.of(dataset)
     for name, mask in (("train", slices.train), ("calibration", slices.calibration), ("test", slices.test)):
         if not labels[mask].any():
             raise ValueError(f"the {name} slice has no positive row; load more of the history")
-    x, names = dataset.inputs, dataset.names
     asked = {**PARAMETERS, **(parameters or {})}
     booster, calibrator, rounds = fit_calibrated(dataset, labels, slices, max_rounds, threads, asked)
-    raw = np.asarray(booster.predict(x, raw_score=True, num_threads=threads))
-    issues = x[:, names.index("issue")]
-    scores = {**plain_models(dataset, labels, ~slices.test), "lightgbm": calibrator.apply(raw, issues)}
+    raw = np.asarray(booster.predict(dataset.inputs, raw_score=True, num_threads=threads))
+    calibrated = calibrator.apply(raw, calibrator.lines(dataset.kinds))
+    scores = {**plain_models(dataset, labels, ~slices.test), "lightgbm": calibrated}
     return Trained(booster, calibrator, rounds, asked, slices, raw, scores)
 
 
@@ -203,7 +219,8 @@ def _cross_fitted(
         if scored.any():
             raw[scored] = booster.predict(dataset.inputs[scored], raw_score=True, num_threads=threads)
     newest = slices.calibration
-    return fit_calibrator(raw[newest], labels[newest], dataset.inputs[newest, dataset.names.index("issue")])
+    issues = dataset.inputs[newest, dataset.names.index("issue")]
+    return fit_calibrator(raw[newest], labels[newest], issues, dataset.column("group")[newest].tolist())
 
 
 def plain_models(dataset: Dataset, labels: Floats, seen: Bools) -> dict[str, Floats]:

@@ -23,7 +23,7 @@ DEFAULT_MLFLOW = f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}"
 BUSY = 75
 """Exit code where another training holds the lock: try again later (EX_TEMPFAIL)."""
 console = Console(stderr=True)
-StepsOf = Callable[[Path, str], list[Step]]
+StepsOf = Callable[..., list[Step]]
 
 
 def register(app: typer.Typer, steps_of: StepsOf) -> None:
@@ -36,13 +36,17 @@ def register(app: typer.Typer, steps_of: StepsOf) -> None:
         schedule: Annotated[
             bool, typer.Option("--schedule", help="For cron: all steps that changed, and a report under var/reports.")
         ] = False,
+        log: Annotated[
+            bool, typer.Option("--log", help="Learn from the answers in the decision log, too: NBA_VAR/lake.")
+        ] = False,
     ) -> None:
         """Train, evaluate and register a model; it becomes champion if the gate lets it through."""
         with _alone(var):
+            steps = steps_of(var, mlflow_uri, learns_from_log=log)
             if schedule:
-                typer.echo(str(scheduled(steps_of(var, mlflow_uri), var, mlflow_uri)))
+                typer.echo(str(scheduled(steps, var, mlflow_uri)))
             else:
-                run_steps(steps_of(var, mlflow_uri), var / "stamps", console, only="train")
+                run_steps(steps, var / "stamps", console, only="train")
 
     @app.command("tune")
     def tune_command(

@@ -86,7 +86,7 @@ class Fitting:
         import lightgbm
 
         labels = dataset.column("label").astype(np.float64)
-        slices = Slices.of(dataset.column("moment"))
+        slices = Slices.of(dataset)
         self.max_rounds = max_rounds
         self.fixed = {
             **PARAMETERS,

@@ -41,7 +41,7 @@ def make_scorer_of(version: str, mlflow_uri: str) -> Callable[[Compiled], Bundle
 def domain_of(version: str, mlflow_uri: str) -> Domain:
     """Return what kinds of action a version has seen. Raises NoSuchVersion."""
     with files_of(version, mlflow_uri) as folder:
-        return Domain.from_document(json.loads((folder / "contract.json").read_text())["actions"])
+        return Domain.from_contract(json.loads((folder / "contract.json").read_text()))
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def read_folder(folder: Path, name: str) -> Callable[[Compiled], BundleScorer]:
         calibrator=Calibrator.from_document(documents["calibrator"]),
         cold_start=ColdStart.from_document(documents["cold_start"]),
         evidence=documents["evidence"],
-        domain=Domain.from_document(documents["contract"]["actions"]),
+        domain=Domain.from_contract(documents["contract"]),
         columns=Columns(),
         effect=effect,
     )

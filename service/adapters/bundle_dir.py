@@ -257,7 +257,7 @@ class BundleDir:
             calibrator=calibrator,
             cold_start=ColdStart.from_document(documents["cold_start.json"]),
             evidence=documents["evidence.json"],
-            domain=Domain.from_document(contract["actions"]),
+            domain=Domain.from_contract(contract),
             columns=columns,
             effect=_open_effect(folder / "uplift.txt", documents["uplift.json"])
             if "uplift.json" in documents

@@ -86,7 +86,9 @@ class ActionAnswer(BaseModel):
     content: dict[str, str]
     priority: float | None
     propensity: float | None = Field(description="P(positive | shown), calibrated, or the catalogue's prior.")
-    propensity_source: Literal["model", "prior"]
+    propensity_source: Literal["model", "group", "prior"] = Field(
+        description="`model`; `group`: too few positives of its own, so scored as any of its group; `prior`: assumed."
+    )
     evidence: float = Field(description="Positives that stand behind the propensity, with those since the model.")
     uplift: float | None = Field(
         None, description="What showing changes, where the priority was made of it instead of the propensity."

@@ -522,27 +522,36 @@ class Scorer(Protocol):
     Attributes:
         version: Model version and digest as they go into answers and the log.
         evidence: (n_actions,) how many positives stand behind the action's propensity; 0 where there is no model.
+        sources: (n_actions,) what a propensity is: `model`; `group`, where the action is scored as any other of its
+            group, having too few positives of its own; or `prior`, the catalogue's assumption.
         attributable: (n_actions,) share of the responses to the shown actions of its issue that would not have come
             without showing; 1 where that is not known.
     """
 
     version: str
     evidence: Floats
+    sources: tuple[str, ...]
     attributable: Floats
 
-    def score(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats:
+    def score(
+        self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float, channel: str
+    ) -> Floats:
         """Score pairs of customer and action.
 
         Args:
             as_of: `Columns.as_of(batch.facts, now)`.
             customers: (n_pairs,) positions in the batch.
             actions: (n_pairs,) positions in `Catalogue.actions`; only actions whose scoring is MODEL or RISK.
+            channel: Where all of them would be shown.
 
         Returns:
-            (n_pairs,) calibrated probabilities: of a positive for MODEL, of silence for RISK.
+            (n_pairs,) calibrated probabilities: of a positive for MODEL, of silence for RISK; NaN where the model
+            knows nothing of the action's issue, and the catalogue's prior stands.
         """
 
-    def uplift(self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float) -> Floats | None:
+    def uplift(
+        self, batch: CustomerBatch, as_of: Floats, customers: Ints, actions: Ints, now: float, channel: str
+    ) -> Floats | None:
         """Estimate what showing changes: P(positive | shown) - P(positive | not shown), pairs as in `score`.
 
         Returns:

@@ -75,7 +75,7 @@ def propensities(
     customers, slots = _pairs(plan, is_open, plan.needs_score)
     for scorer, which in models.parts(customers) if len(customers) else ():
         rows, positions = customers[which], slots[which]
-        scores = scorer.score(batch, as_of, rows, plan.distinct_actions[positions], now)
+        scores = scorer.score(batch, as_of, rows, plan.distinct_actions[positions], now, plan.channel)
         priors = plan.priors[positions]
         by_action[rows, positions] = np.where(
             np.isnan(scores), priors, np.where(plan.is_risk[positions], scores * priors, scores)
@@ -97,7 +97,7 @@ def uplifts(
     customers, slots = _pairs(plan, is_open, plan.uses_uplift)
     for scorer, which in models.parts(customers) if len(customers) else ():
         rows, positions = customers[which], slots[which]
-        effects = scorer.uplift(batch, as_of, rows, plan.distinct_actions[positions], now)
+        effects = scorer.uplift(batch, as_of, rows, plan.distinct_actions[positions], now, plan.channel)
         if effects is not None:
             by_action[rows, positions] = effects
     return np.where(is_open, _by_candidate(plan, by_action), np.nan)

@@ -16,7 +16,7 @@ def test_what_is_drawn_is_like_the_model_s_rows() -> None:
     assert dataset.inputs.shape == (3_000, 80)
     assert set(ModelInput(Columns()).categoricals) <= set(dataset.names)
     assert 0.05 < np.isnan(dataset.inputs).mean() < 0.15
-    slices = Slices.of(dataset.column("moment"))
+    slices = Slices.of(dataset)
     assert all(dataset.column("label")[mask].any() for mask in (slices.train, slices.calibration, slices.test))
 
 
@@ -24,7 +24,7 @@ def test_fits_are_counted() -> None:
     """Rounds, calibration and the model are six fits; afterwards LightGBM is as before, and the bare fit is one."""
     dataset, plain = drawn(3_000, 80), lightgbm.train
     labels = dataset.column("label").astype(np.float64)
-    slices = Slices.of(dataset.column("moment"))
+    slices = Slices.of(dataset)
     fits, seconds = counted(lambda: fit_calibrated(dataset, labels, slices, 3, 1, dict(PARAMETERS)))
     assert fits == 6
     assert seconds > 0

@@ -105,7 +105,7 @@ def _action(decided: Decided, choice: Choice, rank: int, locale: str | None, exp
         "content": dict(content),
         "priority": _number(decisions.priorities[i, c]),
         "propensity": _number(decisions.propensities[i, c]),
-        "propensity_source": "model" if action.scoring == "model" and evidence > 0 else "prior",
+        "propensity_source": decided.serving.scorer.sources[position],
         "evidence": evidence + float(decisions.evidence.positives[position]),
         "uplift": _number(decisions.uplifts[i, c]) if decisions.uplifts.size else None,
         "value": action.value,
@@ -144,7 +144,7 @@ def test_thousands_of_answers_are_byte_for_byte_what_their_parts_say(with_uplift
                 met.update(action["propensity_source"] for action in plain["actions"])
                 met.update(("fallback",) if plain["fallback"] else ())
                 met.update("uplift" for action in plain["actions"] if action["uplift"] is not None)
-    assert min(met[what] for what in ("en", "es", "model", "prior", "fallback")) > 50
+    assert min(met[what] for what in ("en", "es", "model", "group", "prior", "fallback")) > 50
     assert (met["uplift"] > 50) == with_uplift
 
 

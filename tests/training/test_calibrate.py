@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
 from service.decision.calibration import Calibrator
 from service.decision.model import ISSUES
-from training.calibrate import fit_calibrator, fit_line
+from training.calibrate import fit_calibrator, fit_line, shifts
 
 
 def _rows(n: int = 5000) -> tuple[np.ndarray, np.ndarray]:
@@ -66,6 +67,66 @@ def test_probabilities_survive_json_and_company_to_the_bit() -> None:
     assert np.array_equal(batch, alone)
     own = issues == 0
     assert np.array_equal(np.argsort(raw[own]), np.argsort(batch[own]))
+
+
+def test_groups_that_differ_are_told_apart_and_those_that_do_not_are_left_alone() -> None:
+    """A group's shift is found, more of it the more rows speak for it; chance alone moves no group."""
+    random = np.random.default_rng(4)
+    sizes, truth = {"a": 6000, "b": 6000, "c": 6000, "few": 60}, {"a": 0.0, "b": 0.8, "c": -0.6, "few": 0.8}
+    groups = np.repeat(list(sizes), list(sizes.values()))
+    raw = random.normal(-2.0, 1.0, len(groups))
+    issues = np.ones(len(raw))
+
+    def drawn(shifts: dict[str, float]) -> np.ndarray:
+        moved = raw + np.array([shifts[group] for group in groups])
+        return (random.random(len(raw)) < 1 / (1 + np.exp(-moved))).astype(float)
+
+    made = fit_calibrator(raw, drawn(truth), issues, groups.tolist())
+    level = made.intercepts[1]
+    found = {group: made.intercepts[line] - level for (_, group), line in made.groups.items()}
+    assert set(made.groups) == {("upsell", group) for group in sizes}
+    assert found["b"] - found["a"] == pytest.approx(0.8, abs=0.15)
+    assert found["c"] - found["a"] == pytest.approx(-0.6, abs=0.15)
+    assert abs(found["few"]) < 0.8, "sixty rows do not speak for all of it"
+    same = fit_calibrator(raw, drawn(dict.fromkeys(sizes, 0.0)), issues, groups.tolist())
+    assert max((abs(same.intercepts[line] - same.intercepts[1]) for line in same.groups.values()), default=0.0) < 0.1
+    read = Calibrator.from_document(json.loads(json.dumps(made.document())))
+    kinds = [("upsell", "b"), ("upsell", "new"), ("cross_sell", "b")]
+    assert read.lines(kinds).tolist() == [made.groups["upsell", "b"], 1, 0]
+    lines = made.lines(("upsell", group) for group in groups)
+    assert np.array_equal(read.apply(raw, read.lines(("upsell", g) for g in groups)), made.apply(raw, lines))
+
+
+def test_the_shift_of_a_group_is_what_an_independent_estimate_gives() -> None:
+    """Method of moments and shrinkage, written out: DerSimonian and Laird's tau^2 on the groups' own shifts."""
+    random = np.random.default_rng(9)
+    groups = np.repeat(["a", "b", "c", "d"], [400, 900, 2500, 150])
+    log_odds = random.normal(-1.0, 0.7, len(groups))
+    moved = log_odds + np.repeat([0.5, -0.2, 0.1, 0.9], [400, 900, 2500, 150])
+    labels = (random.random(len(groups)) < 1 / (1 + np.exp(-moved))).astype(float)
+    own, variances = [], []
+    for name in "abcd":
+        x, y = log_odds[groups == name], labels[groups == name]
+        # Half a positive and half a negative at log-odds 0 are two rows of weight one half.
+        reference = minimize_scalar(
+            lambda s, x=x, y=y: (
+                -(
+                    np.sum(y * (x + s) - np.logaddexp(0, x + s))
+                    + 0.5 * (s - np.logaddexp(0, s))
+                    - 0.5 * np.logaddexp(0, s)
+                )
+            )
+        ).x
+        p, level = 1 / (1 + np.exp(-(x + reference))), 1 / (1 + np.exp(-reference))
+        own.append(reference)
+        variances.append(1 / (np.sum(p * (1 - p)) + level * (1 - level)))
+    weights = 1 / np.array(variances)
+    mean = np.sum(weights * own) / weights.sum()
+    q = np.sum(weights * (np.array(own) - mean) ** 2)
+    tau2 = max((q - 3) / (weights.sum() - np.sum(weights**2) / weights.sum()), 0)
+    expected = np.array(own) * tau2 / (tau2 + np.array(variances))
+    found = shifts(log_odds, labels, groups)
+    np.testing.assert_allclose([found[name] for name in "abcd"], expected, atol=1e-6)
 
 
 def test_extreme_scores_stay_probabilities() -> None:

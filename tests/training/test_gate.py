@@ -24,7 +24,7 @@ def held_out(truth: np.ndarray) -> HeldOut:
     draw = np.random.default_rng(2)
     return HeldOut(
         np.zeros((N, 1)), ("x",), (draw.random(N) < truth).astype(float), np.repeat(np.arange(2), N // 2),
-        draw.integers(0, 500, N), "f",
+        draw.integers(0, 500, N), "f", ("",) * N, {},
     )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_probabilities_at_the_wrong_level_are_refused_even_without_a_champion(
 
 def test_without_positives_nothing_is_judged(held_out: HeldOut, truth: np.ndarray) -> None:
     """Rows without responses let nobody through."""
-    empty = HeldOut(held_out.inputs, ("x",), np.zeros(N), held_out.issues, held_out.customers, "f")
+    empty = HeldOut(held_out.inputs, ("x",), np.zeros(N), held_out.issues, held_out.customers, "f", held_out.groups, {})
     assert "nothing can be judged" in judge(empty, truth, truth).refusals[0]
 
 
@@ -71,5 +71,19 @@ def test_what_is_written_is_read_again(held_out: HeldOut, tmp_path: Path) -> Non
     """Labels, issues, customers and fingerprint survive whole."""
     again = HeldOut.read(held_out.write(tmp_path))
     assert (again.names, again.fingerprint) == (held_out.names, held_out.fingerprint)
-    for name in ("labels", "issues", "customers"):
+    for name in ("labels", "issues", "customers", "groups"):
         assert np.array_equal(getattr(again, name), getattr(held_out, name))
+
+
+def test_a_row_of_the_log_is_read_with_each_models_own_codes(tmp_path: Path) -> None:
+    """What one model calls channel 0 another calls channel 1, or has no name for."""
+    names = ("x", "action", "channel")
+    inputs = np.array([[7.0, 0.0, 0.0], [8.0, 1.0, 1.0], [9.0, np.nan, np.nan]])
+    texts = {"action": ("fish", "cake"), "channel": ("app", "email")}
+    made = HeldOut(inputs, names, np.zeros(3), np.zeros(3, np.int64), np.arange(3), "f", ("", "", ""), texts)
+    again = HeldOut.read(made.write(tmp_path))
+    assert again.texts == texts
+    assert np.array_equal(again.as_read_by(texts), inputs, equal_nan=True)
+    other = again.as_read_by({"action": ("cake",), "channel": ("till", "email", "app")})
+    assert np.array_equal(other, [[7.0, np.nan, 2.0], [8.0, 0.0, 1.0], [9.0, np.nan, np.nan]], equal_nan=True)
+    assert np.isnan(again.as_read_by({})[:, 1:]).all()

@@ -110,7 +110,12 @@ def test_evidence_and_domain_tell_what_was_seen(artifacts: Path) -> None:
     assert evidence["retention|"] > 50
     assert sum(count for name, count in evidence.items() if name.startswith("upsell|")) > 20
     assert set(actions) == set(ISSUES) - {"service"}
-    assert actions["cross_sell"] == {"window_days": [30.0, 30.0], "campaign_types": []}
+    cross_sell = actions["cross_sell"]
+    assert (cross_sell["window_days"], cross_sell["campaign_types"]) == ([30.0, 30.0], [])
+    for issue in ("cross_sell", "upsell"):
+        known = {name.partition("|")[2] for name, n in evidence.items() if name.startswith(f"{issue}|") and n >= 20}
+        assert set(actions[issue]["members"]) == known
+    assert "offers" not in cross_sell
     assert actions["upsell"]["campaign_types"] == ["a", "b", "c"]
     coupons, breadth = (actions["upsell"]["offers"][name] for name in OFFER_COLUMNS)
     assert 1.0 <= coupons[0] < coupons[1]

@@ -30,7 +30,8 @@ def dataset() -> Dataset:
     labels = draw.random(N) < 1 / (1 + np.exp(2 - inputs[:, 0] - inputs[:, 1]))
     days = draw.integers(0, 150, N)
     moments = [datetime.fromtimestamp(1_491_000_000 + 86_400 * int(day), UTC) for day in days]
-    rows = pa.table({"label": labels, "moment": pa.array(moments, pa.timestamp("us", tz="UTC"))})
+    moment = pa.array(moments, pa.timestamp("us", tz="UTC"))
+    rows = pa.table({"label": labels, "moment": moment, "channel": pa.nulls(N, pa.string())})
     return Dataset(rows, inputs, names, np.empty((0, 0)), np.empty(0, dtype=np.int64), "f" * 64)
 
 

@@ -27,12 +27,12 @@ def test_a_version_and_its_bundle_give_the_same_scores(small_world: SmallWorld) 
     customers = np.repeat(np.arange(30), 5)
     actions = np.tile(np.arange(5), 30)
     serving = bundle.scorer_for(compiled)
-    expected = serving.score(batch, as_of, customers, actions, NOW)
+    expected = serving.score(batch, as_of, customers, actions, NOW, "app")
     for named in ("1", "champion", str(small_world.models / small_world.digest)):
         scorer = make_scorer_of(named, small_world.mlflow_uri)(compiled)
-        assert np.array_equal(scorer.score(batch, as_of, customers, actions, NOW), expected)
+        assert np.array_equal(scorer.score(batch, as_of, customers, actions, NOW, "app"), expected)
         assert np.array_equal(scorer.evidence, serving.evidence)
-        assert scorer.uplift(batch, as_of, customers, actions, NOW) is None
+        assert scorer.uplift(batch, as_of, customers, actions, NOW, "app") is None
     assert domain_of("1", small_world.mlflow_uri).windows["cross_sell"] == (30.0, 30.0)
 
 

@@ -285,7 +285,7 @@ def test_without_a_model_priors_stand_in() -> None:
         is_open = ~np.isnan(bare.propensities[:, j])
         assert (bare.propensities[is_open, j] == action.prior).all()
         rows = np.flatnonzero(is_open)
-        raw = TableScorer(1).score(batch, as_of, rows, np.full(len(rows), position), NOW)
+        raw = TableScorer(1).score(batch, as_of, rows, np.full(len(rows), position), NOW, "app")
         expected = {
             Scoring.MODEL: raw,
             Scoring.RISK: raw * action.prior,

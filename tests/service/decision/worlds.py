@@ -32,6 +32,7 @@ class TableScorer:
 
     def __init__(self, n_actions: int) -> None:
         self.evidence = np.ones(n_actions)
+        self.sources = tuple(("model", "group", "prior")[i % 3] for i in range(n_actions))
         self.attributable = np.where(np.arange(n_actions) % 3 == 0, 0.25, 0.5)
 
     def score(
@@ -41,6 +42,7 @@ class TableScorer:
         customers: NDArray[np.int64],
         actions: NDArray[np.int64],
         now: float,
+        channel: str,
     ) -> NDArray[np.float64]:
         """Score by recent spend and the action's position."""
         spend = np.nan_to_num(as_of[COLUMNS.index["spend_h28"], customers], nan=1.0)
@@ -53,6 +55,7 @@ class TableScorer:
         customers: NDArray[np.int64],
         actions: NDArray[np.int64],
         now: float,
+        channel: str,
     ) -> NDArray[np.float64] | None:
         """Know an effect of every second action, between -0.1 and 0.1."""
         spend = np.nan_to_num(as_of[COLUMNS.index["spend_h28"], customers], nan=1.0)
