@@ -55,7 +55,9 @@ def check(
     from training.dataset_check import Roles, check_dataset
 
     if table is None:
-        ignored: tuple[str, ...] = ("row_id", "issue", "member", "campaign_type", "known_at")
+        from training.dataset import LOGGED
+
+        ignored: tuple[str, ...] = ("row_id", "issue", "member", "campaign_type", "known_at", "group", *LOGGED)
         roles = Roles("label", "customer_id", "moment", "offer", key=("campaign_id",), ignored=ignored)
         rows = _training_rows(var / "history")
     else:
