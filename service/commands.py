@@ -24,7 +24,7 @@ from service.logs import set_up_logs
 from service.privacy_commands import export_app, forget
 from service.restore_commands import rebuild, skew
 from service.serve import Stop, listening_socket
-from service.settings import Settings
+from service.settings import Settings, explain_settings
 from service.switch_commands import switch_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Next best action.")
@@ -203,6 +203,8 @@ def explain_failure(error: BaseException) -> str | None:
     from service.online import NothingLoaded
     from service.ports import BundleRefused, StoreUnavailable
 
+    if (said := explain_settings(error)) is not None:
+        return said
     told = (Stop, CatalogueStop, CatalogueError, ClockFileError, EmbeddedServerError, KeysError, LogError)
     if isinstance(error, told):
         return str(error)
@@ -236,5 +238,5 @@ def tell(error: BaseException) -> bool:
     """Say a failure that a person can mend in one sentence; False for a defect."""
     sentence = explain_failure(error)
     if sentence is not None:
-        console.print(f"nba: {sentence}", style="bold red", highlight=False, soft_wrap=True)
+        console.print(f"nba: {sentence}", style="bold red", highlight=False, soft_wrap=True, markup=False)
     return sentence is not None

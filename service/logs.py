@@ -174,11 +174,17 @@ def set_up_logs(level: str, *, trusts_all: bool = False) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    logging.getLogger("uvicorn.error").addFilter(_is_told)
     logging.captureWarnings(True)
     logging.raiseExceptions = False
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     sys.excepthook = _on_last_exception
     threading.excepthook = lambda ended: _on_last_exception(ended.exc_type, ended.exc_value, ended.exc_traceback)
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Leave out a failure to start that the server logs as a text of its stack: it is raised again, and told then."""
+    return not (isinstance(record.msg, str) and record.msg.startswith("Traceback (most recent call last)"))
 
 
 def write_line(logger: logging.Logger, level: int, event: str, fields: dict[str, Any]) -> None:

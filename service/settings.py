@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+_REDIS = re.compile(
+    r"(redis|rediss)://([^@/]*@)?(\[[0-9a-fA-F:]+\]|[^@:/\s]+)(:[0-9]{1,5})?(/[0-9]*)?(\?.*)?|unix://.+"
+)
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -29,7 +34,7 @@ class Settings(BaseSettings):
         f"sqlite:///{CHECKOUT / 'mlruns' / 'mlflow.db'}", description="MLflow tracking and registry."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, description="Port to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     api_key: SecretStr | None = Field(None, description="One API key with all scopes; off loopback this or api_keys.")
     api_keys: str | None = Field(
         None, description="API keys: a JSON list, or a file of one, of what `nba key new` prints."
@@ -74,7 +79,41 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level of the JSON log.")
 
+    @field_validator("redis_url", "state_redis_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _REDIS.fullmatch(url.get_secret_value()):
+            raise PydanticCustomError("redis_url", "it is no redis://[[user]:password@]host[:port][/number]")
+        return url
+
     @property
     def lake(self) -> Path:
         """Folder of the Parquet lake."""
         return self.var / "lake"
+
+
+SECRET = ("redis_url", "state_redis_url", "api_key", "api_keys", "mlflow_uri")
+"""Settings whose value may hold a password, and is never said."""
+
+
+def explain_settings(error: BaseException) -> str | None:
+    """Say which variables cannot be used, what they hold and what they may; None for another kind of failure."""
+    if isinstance(error, SettingsError):  # a value that should have been JSON
+        name = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
+        return f"NBA_{name.upper()} is no JSON; {_wanted(name)}" if name else None
+    if not isinstance(error, ValidationError) or error.title != Settings.__name__:
+        return None
+    return "; ".join(_told(one) for one in error.errors(include_url=False, include_context=False))
+
+
+def _told(error: Any) -> str:
+    name = str(error["loc"][0])
+    found = "" if name in SECRET else f" is {str(error['input'])[:60]!r}"
+    return f"NBA_{name.upper()}{found}: {error['msg'][:1].lower()}{error['msg'][1:]}; {_wanted(name)}"
+
+
+def _wanted(name: str) -> str:
+    field = Settings.model_fields[name]
+    default = field.default.relative_to(CHECKOUT) if isinstance(field.default, Path) else field.default
+    usual = "" if name in SECRET else f" ({'none' if default is None else default})"
+    return f"correct it, or leave it out for the default{usual}. {field.description}"

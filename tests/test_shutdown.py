@@ -110,4 +110,22 @@ def test_ctrl_c_ends_it_without_a_word(small_world: SmallWorld, tmp_path: Path) 
         wait_until(lambda: answers(port, "/readyz"), 60, log)
         started.send_signal(signal.SIGINT)
         assert started.wait(END_SECONDS) == 130
-    assert "Traceback" not in log.read_text()
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert "leaked" not in said, "the model's library has something to say"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_keeps_it_from_starting_is_one_sentence(workers: int, tmp_path: Path) -> None:
+    """A clock that cannot be understood ends it with exit code 1 and the reason; no stack, no path of the library."""
+    var = tmp_path / "var"
+    var.mkdir()
+    (var / "clock.json").write_text('{"mode": "sideways"}')
+    port, log = free_port(), tmp_path / "log"
+    environment = {**plain_environment(), "NBA_VAR": str(var), "NBA_PORT": str(port)}
+    with process(environment, log, "serve", "--workers", str(workers)) as serving:
+        assert serving.wait(timeout=30) == 1
+    said = log.read_text()
+    assert "mode is 'sideways'; write \"offset\" or \"simulated\", or remove the file" in said
+    assert "Traceback" not in said
+    assert "site-packages" not in said

@@ -50,6 +50,15 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with opened(app):
+                yield
+        except Exception as error:
+            app.state.failure = error  # what the server makes of it is a text; who started it wants to say why
+            raise
+
+    @asynccontextmanager
+    async def opened(app: FastAPI) -> AsyncIterator[None]:
         async with opener(settings) as runtime:
             app.state.runtime = runtime
             runtime.reloader.on_reload = lambda kind, result, serving: _on_reload(app, kind, result, serving)
@@ -80,7 +89,7 @@ def create_app(settings: Settings, opener: Opener = open_runtime) -> FastAPI:
         openapi_url="/openapi.json" if has_docs else None,
         redirect_slashes=False,
     )
-    app.state.settings = settings
+    app.state.settings, app.state.failure = settings, None
     app.state.metrics = Metrics(shared_folder())
     app.state.vitals = Vitals(app.state.metrics.registry, app.state.metrics.tally, tracing)
     app.state.draining = Draining()

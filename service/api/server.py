@@ -42,9 +42,20 @@ class Server(DrainingServer):
 
 
 def run(application: FastAPI, bound: socket.socket, link: socket.socket | None, log_level: str) -> None:
-    """Serve on a bound socket until a signal."""
+    """Serve on a bound socket until a signal.
+
+    Raises:
+        Exception: What kept the application from starting.
+    """
     config = uvicorn.Config(application, log_level=log_level, **application.state.server_options)
     server = Server(config, link)
     server.draining = application.state.draining
     server.drain_seconds = application.state.settings.drain_seconds
-    server.run(sockets=[bound])
+    try:
+        server.run(sockets=[bound])
+    except SystemExit:  # a start that failed
+        if application.state.failure is not None:
+            raise application.state.failure from None
+        raise
+    finally:
+        gc.unfreeze()  # so that the model goes before its library does, which complains of what is left
