@@ -126,6 +126,6 @@ def test_what_keeps_it_from_starting_is_one_sentence(workers: int, tmp_path: Pat
     with process(environment, log, "serve", "--workers", str(workers)) as serving:
         assert serving.wait(timeout=30) == 1
     said = log.read_text()
-    assert "mode is 'sideways'; write \"offset\" or \"simulated\", or remove the file" in said
+    assert 'mode is \'sideways\'; write "offset" or "simulated", or remove the file' in said
     assert "Traceback" not in said
     assert "site-packages" not in said

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from features.contract import AISLES
 from service.decision.model import ISSUES
 from training.dataset import Dataset
+from training.drift import SHIFTED, WATCH, drift, reading
 from training.evaluate import reliability
-from training.train import Trained
+from training.train import Trained, is_unused
 
 Floats = NDArray[np.float64]
 
+SCORE = "the score"
+EXPLAINED_ROWS, EXPLAINED_INPUTS, DRIFTING_INPUTS = 400, 15, 18
 TITLES = {
     "upsell": "Upsell: coupon of the aisle redeemed",
     "cross_sell": "Cross-sell: aisle bought within 30 days",
@@ -33,7 +36,7 @@ COLOURS = {"lightgbm": "#0b5394", "logistic_regression": "#e07b00", "popularity"
 def draw_all(
     folder: Path, dataset: Dataset, trained: Trained, actions: Mapping[str, Mapping[str, float]]
 ) -> list[Path]:
-    """Draw calibration, gain, importance and AUC by action as PNG files.
+    """Draw calibration, gain, importance, contributions, AUC by action and drift as PNG files.
 
     Args:
         folder: Where the files go.
@@ -67,6 +70,14 @@ def draw_all(
         for axis, issue in zip(axes, ("upsell", "cross_sell"), strict=True):
             _by_action(axis, issue, actions)
         paths.append(_save(figure, folder / "auc_by_action.png"))
+        figure, axes = plt.subplots(1, 3, figsize=(16, 6.5), layout="constrained")
+        for axis, issue in zip(axes, TITLES, strict=True):
+            _contributions(axis, issue, dataset, trained)
+        paths.append(_save(figure, folder / "contributions.png"))
+        figure, axes = plt.subplots(1, 3, figsize=(16, 6), layout="constrained")
+        for axis, issue in zip(axes, TITLES, strict=True):
+            _drift(axis, issue, dataset, trained)
+        paths.append(_save(figure, folder / "drift.png"))
     plt.close("all")
     return paths
 
@@ -77,7 +88,7 @@ def _save(figure: Any, path: Path) -> Path:
 
 
 def _issue_panel(axis: Any, issue: str, dataset: Dataset, trained: Trained, draw: Any) -> None:
-    own = trained.slices.test & (dataset.inputs[:, dataset.names.index("issue")] == ISSUES.index(issue))
+    own = trained.slices.test & _own(dataset, issue)
     labels = dataset.column("label")[own].astype(np.float64)
     axis.set_title(f"{TITLES[issue]}\n{int(labels.sum()):,} of {len(labels):,} test rows", fontsize=10)
     for name in LABELS:
@@ -121,6 +132,47 @@ def _importance(axis: Any, trained: Trained, names: tuple[str, ...]) -> None:
     axis.set(xlabel="Share of the total gain of all splits, %")
     axis.set_title(f"What the trees split on: the 25 inputs of the greatest gain, of {len(names)}", fontsize=10)
     axis.grid(axis="y", visible=False)
+
+
+def _contributions(axis: Any, issue: str, dataset: Dataset, trained: Trained) -> None:
+    """Draw what each input added to the log-odds, a dot a row of the test: exact Shapley values of the trees."""
+    rows = np.flatnonzero(trained.slices.test & _own(dataset, issue))
+    rows = np.random.default_rng(0).permutation(rows)[:EXPLAINED_ROWS]
+    parts = np.asarray(trained.booster.predict(dataset.inputs[rows], pred_contrib=True))[:, :-1]
+    top = np.argsort(np.abs(parts).mean(axis=0))[-EXPLAINED_INPUTS:]
+    jitter = np.random.default_rng(1).uniform(-0.3, 0.3, len(rows))
+    for place, column in enumerate(top):
+        values = dataset.inputs[rows, column]
+        ranks = values.argsort().argsort() / max(len(values) - 1, 1)
+        missing = np.isnan(values)
+        for own, look in ((missing, {"color": "#b7b7b7"}), (~missing, {"c": ranks[~missing], "cmap": "coolwarm"})):
+            axis.scatter(parts[own, column], place + jitter[own], s=4, linewidths=0, **look)
+    axis.axvline(0.0, color="black", lw=0.8)
+    axis.set_yticks(range(len(top)), [dataset.names[column] for column in top], fontsize=8)
+    axis.set(xlabel="Added to the log-odds; blue low, red high, grey missing")
+    axis.set_title(f"{TITLES[issue]}\n{len(rows):,} test rows", fontsize=10)
+
+
+def _drift(axis: Any, issue: str, dataset: Dataset, trained: Trained) -> None:
+    """Draw how far the score, and the inputs that may be split on, moved from what was fitted on to the test."""
+    own, test = _own(dataset, issue), trained.slices.test
+    columns = {name: dataset.inputs[:, i] for i, name in enumerate(dataset.names) if not is_unused(name)}
+    columns[SCORE] = trained.raw
+    moved = drift({n: v[own & ~test] for n, v in columns.items()}, {n: v[own & test] for n, v in columns.items()})
+    most = [(name, psi) for name, psi in moved.items() if psi == psi and name != SCORE][:DRIFTING_INPUTS]
+    found = [(SCORE, moved[SCORE]), *most][::-1]
+    colours = {"stable": COLOURS["lightgbm"], "watch": COLOURS["logistic_regression"], "shifted": "#b00020"}
+    axis.barh([n for n, _ in found], [psi for _, psi in found], color=[colours[reading(psi)] for _, psi in found])
+    for limit in (WATCH, SHIFTED):
+        axis.axvline(limit, color="black", lw=0.8, ls="--")
+    axis.tick_params(axis="y", labelsize=8)
+    axis.set(xlabel=f"Population stability index; {WATCH:g} watch, {SHIFTED:g} shifted")
+    axis.set_title(f"{TITLES[issue]}\nfrom the rows fitted on to the test", fontsize=10)
+    axis.grid(axis="y", visible=False)
+
+
+def _own(dataset: Dataset, issue: str) -> NDArray[np.bool_]:
+    return np.asarray(dataset.inputs[:, dataset.names.index("issue")] == ISSUES.index(issue))
 
 
 def _by_action(axis: Any, issue: str, actions: Mapping[str, Mapping[str, float]]) -> None:

@@ -65,7 +65,7 @@ def uplift(
             console.print("no action's effect is significant: nothing is registered, propensities stay in use")
             return
         document = json.dumps(document_of(effect, rows, issue_of)).encode()
-        version = register_with_effect(mlflow_uri, model, effect, document)
+        version = register_with_effect(mlflow_uri, model, effect, document, rows)
         console.print(f"version {version} is version {model} with this effect model; it is the challenger")
     except (CannotLearn, NoSuchVersion) as error:
         Console(stderr=True).print(f"nba: {error}", highlight=False, soft_wrap=True)

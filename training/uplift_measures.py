@@ -45,14 +45,23 @@ class Ranked:
 
     def qini(self, counts: Floats | None = None) -> Floats:
         """Return the Qini coefficient, a share of successes among the treated, for each row of `counts`."""
+        rows, curve = self._qini_curve(counts)
+        steps = np.diff(curve, axis=-1, prepend=0.0)
+        area: Floats = _area(steps, rows) - curve[..., -1] / 2
+        return area
+
+    def qini_curve(self) -> tuple[Floats, Floats]:
+        """Return (n_groups + 1,) shares of the list, from 0 to 1, and the Qini curve there."""
+        rows, curve = self._qini_curve(None)
+        return np.append(0.0, rows.cumsum() / rows.sum()), np.append(0.0, curve)
+
+    def _qini_curve(self, counts: Floats | None) -> tuple[Floats, Floats]:
+        """Return rows and the curve behind them, each (..., n_groups)."""
         rows, treated, control = self._grouped(counts)
         n_treated, n_control = treated[0].cumsum(-1), control[0].cumsum(-1)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(n_control > 0, n_treated / n_control, 0.0)
-        curve = (treated[1].cumsum(-1) - control[1].cumsum(-1) * ratio) / n_treated[..., -1:]
-        steps = np.diff(curve, axis=-1, prepend=0.0)
-        area: Floats = _area(steps, rows) - curve[..., -1] / 2
-        return area
+        return rows, (treated[1].cumsum(-1) - control[1].cumsum(-1) * ratio) / n_treated[..., -1:]
 
     def _grouped(self, counts: Floats | None) -> tuple[Floats, tuple[Floats, Floats], tuple[Floats, Floats]]:
         """Sum rows of equal score: (rows, (treated, their successes), (control, theirs)), each (..., n_groups)."""

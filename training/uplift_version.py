@@ -14,17 +14,19 @@ from service.decision.record import BUNDLE_FILES, EFFECT_FILES, FILES_TAG, files
 from training.held_out import FILE
 from training.promotion import CHALLENGER
 from training.tracking import quiet_mlflow
-from training.uplift import Effect
+from training.uplift import Effect, EffectRows
+from training.uplift_reports import draw_effects, effect_card
 from training.version_scorer import NoSuchVersion
 
-MODEL, PLAN = "model.txt", "plan.json"
+MODEL, PLAN, CARD = "model.txt", "plan.json", "model_card.md"
 
 
-def register_with_effect(mlflow_uri: str, base: str, effect: Effect, document: bytes) -> str:
+def register_with_effect(mlflow_uri: str, base: str, effect: Effect, document: bytes, rows: EffectRows) -> str:
     """Register a version's files and an effect model as a new version.
 
     Args:
         base: Number of the version whose propensity model it keeps. document: uplift.json.
+        rows: What the effect was learned from.
 
     Returns:
         The new version's number.
@@ -66,6 +68,9 @@ def register_with_effect(mlflow_uri: str, base: str, effect: Effect, document: b
             mlflow.log_metrics(_metrics(effect))
             held_out = client.download_artifacts(version.run_id, f"evaluation/{FILE}", str(folder))
             mlflow.log_artifact(held_out, "evaluation")
+            mlflow.log_artifact(str(draw_effects(folder, effect, rows)), "plots")
+            card = Path(client.download_artifacts(version.run_id, CARD, str(folder))).read_text()
+            mlflow.log_text(f"{card}\n\n{effect_card(base, effect, rows)}", CARD)
             logged = mlflow.lightgbm.log_model(
                 booster,
                 name="model",

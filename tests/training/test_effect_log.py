@@ -125,7 +125,7 @@ def lifted(small_world: SmallWorld, effect: Effect, rows: EffectRows) -> Iterato
     client = MlflowClient(small_world.mlflow_uri, small_world.mlflow_uri)
     before = client.get_registered_model(REGISTERED_MODEL).aliases
     document = json.dumps(document_of(effect, rows, ISSUE_OF)).encode()
-    version = register_with_effect(small_world.mlflow_uri, before["champion"], effect, document)
+    version = register_with_effect(small_world.mlflow_uri, before["champion"], effect, document, rows)
     client.set_registered_model_alias(REGISTERED_MODEL, "champion", version)
     yield version
     for alias in client.get_registered_model(REGISTERED_MODEL).aliases:

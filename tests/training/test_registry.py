@@ -70,14 +70,15 @@ def test_every_model_is_measured_alike(client: MlflowClient, champion: ModelVers
 
 
 def test_pictures_and_tables_are_there(client: MlflowClient, champion: ModelVersion) -> None:
-    """The run holds four pictures and two tables, none empty."""
+    """The run holds six pictures and two tables, none empty."""
+    pictures = ("auc_by_action", "calibration", "contributions", "drift", "gain", "importance")
     found = {
         file.path: file.file_size
         for part in ("plots", "tables")
         for file in client.list_artifacts(champion.run_id, part)
     }
     assert set(found) == {
-        *(f"plots/{name}.png" for name in ("auc_by_action", "calibration", "gain", "importance")),
+        *(f"plots/{name}.png" for name in pictures),
         "tables/models.md",
         "tables/actions.md",
     }
