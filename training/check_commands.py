@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from training.pipeline import CHECKOUT
+from training.terminal import for_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,5 +127,5 @@ def _read(path: Path) -> pa.Table:
 def _end(found: list[Finding]) -> None:
     from training.findings import is_usable, show
 
-    show(found, Console())
+    show(found, for_tables())
     raise typer.Exit(0 if is_usable(found) else 1)

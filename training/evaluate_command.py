@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from training.pipeline import CHECKOUT
+from training.terminal import for_tables
 
 if TYPE_CHECKING:
     from training.bootstrap import Interval
@@ -53,7 +54,7 @@ def evaluate_command(
     from training.responses import catalogues
     from training.version_scorer import NoSuchVersion, make_scorer_of
 
-    console = Console()
+    console = for_tables()
     lake = log or var / "lake"
     try:
         catalogue = load_catalogue(policy)

@@ -12,6 +12,7 @@ from rich.table import Table
 from training.gate import Verdict
 from training.pipeline import CHECKOUT
 from training.promotion import CHALLENGER, CHAMPION, PromotionError, Registry
+from training.terminal import for_tables
 from training.tracking import quiet_mlflow
 
 MlflowUri = Annotated[str, typer.Option(envvar="NBA_MLFLOW_URI", help="MLflow tracking and registry.")]
@@ -37,7 +38,7 @@ def versions(mlflow_uri: MlflowUri = DEFAULT_MLFLOW) -> None:
     for move in moves:
         said = [str(move[name]) for name in ("at", "version", "before", "who", "why")]
         table.add_row(*said, "; ".join(move["refusals"]))
-    Console().print(table)
+    for_tables().print(table)
 
 
 def promote(
@@ -61,7 +62,7 @@ def promote(
             verdict = _verdict(registry, chosen, forced=force)
     except PromotionError as error:
         raise typer.BadParameter(str(error)) from error
-    Console().print(_compared(chosen, verdict))
+    for_tables().print(_compared(chosen, verdict))
     for refusal in verdict.refusals:
         typer.echo(f"against it: {refusal}")
     if verdict.refusals and not force:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from training.pipeline import CHECKOUT
+from training.terminal import for_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ def shadow(
     except NoShadows as error:
         Console(stderr=True).print(f"nba: {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    console = Console()
+    console = for_tables()
     if as_json:
         console.print_json(json.dumps(asdict(found)))
         return

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from features.contract import UTC_OFFSET_HOURS
 from training.books import Day
 from training.pipeline import CHECKOUT
+from training.terminal import for_tables
 
 if TYPE_CHECKING:
     from training.simulator import Setting
@@ -58,7 +59,7 @@ def register(app: typer.Typer) -> None:
             for seed in _seeds(seeds):
                 runs.append(simulated(var / "history", catalogue, chosen, days, seed, households, progress))
                 write_days(runs, folder, about)  # of a run that is cut short, the seeds that were done are kept
-        Console(width=max(Console().width, 132)).print(table(runs))
+        for_tables().print(table(runs))
         for line in verdicts(runs):
             typer.echo(line)
         for path in [write_days(runs, folder, about), *plots(runs[0], folder)]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from training.pipeline import CHECKOUT
+from training.terminal import for_tables
 
 if TYPE_CHECKING:
     from training.uplift import Effect
@@ -46,7 +47,7 @@ def uplift(
     from training.uplift_version import register_with_effect
     from training.version_scorer import NoSuchVersion, domain_of
 
-    console, lake = Console(), log or var / "lake"
+    console, lake = for_tables(), log or var / "lake"
     try:
         domain = domain_of(model, mlflow_uri)
         decisions = list(read_decisions(lake, 0.0, FAR))
