@@ -19,7 +19,7 @@ from training.train import Trained, is_unused
 Floats = NDArray[np.float64]
 
 SCORE = "the score"
-EXPLAINED_ROWS, EXPLAINED_INPUTS, DRIFTING_INPUTS = 400, 15, 18
+EXPLAINED_ROWS, EXPLAINED_INPUTS, DRIFTING_INPUTS = 300, 15, 18
 TITLES = {
     "upsell": "Upsell: coupon of the aisle redeemed",
     "cross_sell": "Cross-sell: aisle bought within 30 days",
@@ -140,13 +140,11 @@ def _contributions(axis: Any, issue: str, dataset: Dataset, trained: Trained) ->
     rows = np.random.default_rng(0).permutation(rows)[:EXPLAINED_ROWS]
     parts = np.asarray(trained.booster.predict(dataset.inputs[rows], pred_contrib=True))[:, :-1]
     top = np.argsort(np.abs(parts).mean(axis=0))[-EXPLAINED_INPUTS:]
-    jitter = np.random.default_rng(1).uniform(-0.3, 0.3, len(rows))
-    for place, column in enumerate(top):
-        values = dataset.inputs[rows, column]
-        ranks = values.argsort().argsort() / max(len(values) - 1, 1)
-        missing = np.isnan(values)
-        for own, look in ((missing, {"color": "#b7b7b7"}), (~missing, {"c": ranks[~missing], "cmap": "coolwarm"})):
-            axis.scatter(parts[own, column], place + jitter[own], s=4, linewidths=0, **look)
+    values = dataset.inputs[np.ix_(rows, top)]
+    ranks, missing = values.argsort(axis=0).argsort(axis=0), np.isnan(values)
+    places = np.arange(len(top)) + np.random.default_rng(1).uniform(-0.3, 0.3, values.shape)
+    for own, look in ((missing, {"color": "#b7b7b7"}), (~missing, {"c": ranks[~missing], "cmap": "coolwarm"})):
+        axis.scatter(parts[:, top][own], places[own], s=4, linewidths=0, **look)
     axis.axvline(0.0, color="black", lw=0.8)
     axis.set_yticks(range(len(top)), [dataset.names[column] for column in top], fontsize=8)
     axis.set(xlabel="Added to the log-odds; blue low, red high, grey missing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import mlflow
 import pytest
 import typer
 from mlflow import MlflowClient
@@ -33,7 +34,10 @@ def registry(small_world: SmallWorld, tmp_path: Path) -> Registry:
             client.delete_model_version(REGISTERED_MODEL, version.version)
     first = client.get_model_version(REGISTERED_MODEL, "1")
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)  # the client looks the model up there, whatever its own address is
     second = client.create_model_version(REGISTERED_MODEL, first.source, first.run_id, tags=first.tags).version
+    mlflow.set_tracking_uri(before)
     client.set_registered_model_alias(REGISTERED_MODEL, "challenger", second)
     return Registry(uri)
 
