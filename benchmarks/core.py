@@ -26,7 +26,7 @@ from service.catalogue.loader import load_catalogue
 from service.catalogue.rules import parse_rule
 from service.decision.contact_policy import CapTable
 from service.decision.engine import CompiledCatalogue, compile_catalogue, decide
-from service.decision.log_row import write_row
+from service.decision.log_row import LogRows
 from service.decision.model import (
     Catalogue,
     Contacts,
@@ -158,8 +158,8 @@ def decide_all(parts: list[CustomerBatch], catalogue: CompiledCatalogue, keys: N
 def logged(decisions: Decisions, batch: CustomerBatch, catalogue: CompiledCatalogue) -> bytes:
     """Return the journal's entry of the first customer's decision."""
     versions = {"model_version": "m", "features_version": "f", "bundle_digest": "d" * 32}
-    row = write_row("0" * 35, batch, decisions, catalogue, 0, **versions, degraded_reasons=(), reselected=False)
-    return encode_decision(row)
+    rows = LogRows(batch, decisions, catalogue)
+    return encode_decision(rows.row(0, "0" * 35, **versions, degraded_reasons=(), reselected=False))
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from service.catalogue.loader import load_catalogue
 from service.decision.engine import CompiledCatalogue, compile_catalogue, decide, select_again
 from service.decision.experiment import ARMS
 from service.decision.log_columns import from_columns
-from service.decision.log_row import write_row
+from service.decision.log_row import LogRows
 from service.decision.model import CustomerBatch, Evidence, Experiment, Exploration, Ramp, Request, Scorer, Stage
 from service.decision.record import DecisionRow, decision_id_from, random_key
 from service.decision.replay import AnotherCatalogue, decide_again, differences
@@ -93,12 +93,9 @@ def one_row(
     if is_reselected:
         refused = [int(decisions.actions[choice.candidate]) for choice in decisions.chosen[0][:1]]
         decisions = select_again(decisions, catalogue, 0, refused, keys)
-    return write_row(
-        decision_id,
-        alone,
-        decisions,
-        catalogue,
+    return LogRows(alone, decisions, catalogue).row(
         0,
+        decision_id,
         model_version=scorer.version,
         features_version="f",
         bundle_digest="b",

@@ -90,31 +90,6 @@ class LogRows:
         )
 
 
-def write_row(
-    decision_id: str,
-    batch: CustomerBatch,
-    decisions: Decisions,
-    catalogue: CompiledCatalogue,
-    customer: int,
-    *,
-    model_version: str,
-    features_version: str,
-    bundle_digest: str,
-    degraded_reasons: tuple[str, ...],
-    reselected: bool,
-) -> DecisionRow:
-    """Return the row of one customer of a batch; arguments as of `LogRows.row`."""
-    return LogRows(batch, decisions, catalogue).row(
-        customer,
-        decision_id,
-        model_version=model_version,
-        features_version=features_version,
-        bundle_digest=bundle_digest,
-        degraded_reasons=degraded_reasons,
-        reselected=reselected,
-    )
-
-
 def _cut(array: NDArray[Any]) -> list[bytes]:
     """Return the bytes of each customer; the first axis is the customers."""
     content, size = array.tobytes(), array.nbytes // max(len(array), 1)

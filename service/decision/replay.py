@@ -16,7 +16,7 @@ from features.layout import Layout
 from service.decision.compiled import CompiledCatalogue
 from service.decision.engine import decide, select_again
 from service.decision.experiment import CHALLENGER
-from service.decision.log_row import write_row
+from service.decision.log_row import LogRows
 from service.decision.model import Contacts, CustomerBatch, Decisions, Evidence, Request, Scorer, Stage
 from service.decision.record import DecisionRow, random_key
 
@@ -111,12 +111,9 @@ def _had_challenger(row: DecisionRow, catalogue: CompiledCatalogue) -> bool:
 
 def differences(row: DecisionRow, decisions: Decisions, catalogue: CompiledCatalogue) -> tuple[str, ...]:
     """Return the fields in which a decision made anew is not the logged one, to the bit; none where it is the same."""
-    again = write_row(
-        row.decision_id,
-        batch_of(row, catalogue.columns.layout),
-        decisions,
-        catalogue,
+    again = LogRows(batch_of(row, catalogue.columns.layout), decisions, catalogue).row(
         0,
+        row.decision_id,
         model_version=row.model_version,
         features_version=row.features_version,
         bundle_digest=row.bundle_digest,

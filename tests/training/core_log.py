@@ -15,7 +15,7 @@ from service.adapters.journal_entries import KnownDecision, encode, encode_decis
 from service.adapters.parquet_lake import ParquetLake
 from service.catalogue.loader import load_catalogue
 from service.decision.engine import CompiledCatalogue, compile_catalogue, decide
-from service.decision.log_row import write_row
+from service.decision.log_row import LogRows
 from service.decision.model import Catalogue, Request
 from service.decision.record import DecisionRow, customer_digest, decision_id_from, partition_of, random_key
 from service.ports import Outcome
@@ -60,10 +60,10 @@ class CoreLog:
         decision_ids = [decision_id_from(self.random.bytes(16), customer) for customer in ids]
         keys = np.array([random_key(d, c) for d, c in zip(decision_ids, ids, strict=True)], dtype=np.uint64)
         decisions = decide(self.batch, request, self.compiled, None, now, keys)
-        made = []
+        made, rows = [], LogRows(self.batch, decisions, self.compiled)
         for i, (decision_id, customer) in enumerate(zip(decision_ids, ids, strict=True)):
-            row = write_row(
-                decision_id, self.batch, decisions, self.compiled, i,
+            row = rows.row(
+                i, decision_id,
                 model_version="none", features_version="f", bundle_digest="", degraded_reasons=(), reselected=False,
             )  # fmt: skip
             made.append(replace(row, **changes))
