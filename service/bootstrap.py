@@ -47,7 +47,7 @@ from service.shadow import Shadowing
 
 log = logging.getLogger("nba")
 WARM_SECONDS = 0.2
-LATE_STORE_SECONDS = 0.25
+LATE_STORE_SECONDS, LATE_STORE_DEADLINE_SECONDS = 0.25, 5.0
 EVIDENCE_SECONDS = 1.0
 """How often the evidence is read again."""
 FEATURE_REPO = Path(__file__).resolve().parent.parent / "features"
@@ -165,9 +165,11 @@ async def open_runtime(settings: Settings, *, follow: bool = True) -> AsyncItera
             settings.record_deadline_ms / 1000,
             evidence=evidence,
         )
-        is_begun = await _begin_epoch(state_link, settings.lake, clock)
-        with suppress(StoreUnavailable):  # exploration then starts from the model alone
-            await evidence.look()
+        # A store that hangs must not hold up the first answer: what is not told at once is asked for again later.
+        is_begun = await _begin_epoch(state_link, settings.lake, clock, WARM_SECONDS)
+        with suppress(StoreUnavailable, TimeoutError):  # exploration then starts from the model alone
+            async with asyncio.timeout(WARM_SECONDS):
+                await evidence.look()
         await warm(online)
         if follow:
             late = [] if is_begun else [_begin_epoch_late(state_link, settings.lake, clock)]
@@ -232,10 +234,10 @@ def all_customers(lake: Path) -> list[str]:
     return [customer for (customer,) in duckdb.execute(query, [files]).fetchall()]
 
 
-async def _begin_epoch(state: Link, lake: Path, clock: Clock) -> bool:
+async def _begin_epoch(state: Link, lake: Path, clock: Clock, deadline_seconds: float) -> bool:
     """Mark a new store as whole; False where it does not answer."""
     try:
-        await begin_epoch(state, lake, clock.now())
+        await begin_epoch(state, lake, clock.now(), deadline_seconds)
     except StoreUnavailable:
         return False
     return True
@@ -243,7 +245,7 @@ async def _begin_epoch(state: Link, lake: Path, clock: Clock) -> bool:
 
 async def _begin_epoch_late(state: Link, lake: Path, clock: Clock) -> None:
     """Mark a new store as whole as soon as it answers: without the mark its contacts would never be believed."""
-    while not await _begin_epoch(state, lake, clock):
+    while not await _begin_epoch(state, lake, clock, LATE_STORE_DEADLINE_SECONDS):
         await asyncio.sleep(LATE_STORE_SECONDS)
 
 

